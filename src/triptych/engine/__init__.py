@@ -1,0 +1,1 @@
+"""Tensors in, tensors out: paths, denoisers, guidance, spacings and samplers, free of any medium."""

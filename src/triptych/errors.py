@@ -1,0 +1,128 @@
+"""Everything that can go wrong, as one tree. A message says what was asked, what is allowed and what to do.
+
+TriptychError
+├── RequestError                 the caller asked for something that cannot be: exit code 2
+│   ├── UnknownName              no such model, sampler, spacing, command, ...
+│   ├── InvalidField             a field outside what the model's card takes
+│   └── FileProblem              a file that cannot be read, or a place that cannot be written
+│       └── NoRecipe             a readable file that does not say how it was made
+├── WeightsError                 a weights file that does not fit
+│   └── WeightsMismatch          missing or unexpected tensors, both listed
+├── GenerationError              the run itself went wrong: exit code 1
+│   ├── SingularTarget           the network's output says nothing about one half of x_t at this time
+│   ├── NotFinite                NaN or Inf, with stage and step
+│   └── BrokenResult             finite, but black or constant: never saved as a success
+└── Cancelled                    somebody asked to stop: exit code 130
+"""
+
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
+
+__all__ = [
+    "BrokenResult",
+    "Cancelled",
+    "FileProblem",
+    "GenerationError",
+    "InvalidField",
+    "NoRecipe",
+    "NotFinite",
+    "RequestError",
+    "SingularTarget",
+    "TriptychError",
+    "UnknownName",
+    "WeightsError",
+    "WeightsMismatch",
+]
+
+
+class TriptychError(Exception):
+    """The root; catch it to catch everything that this package raises on purpose."""
+
+    exit_code = 1
+
+
+class RequestError(TriptychError):
+    """The request itself is wrong; nothing was computed, downloaded or paid."""
+
+    exit_code = 2
+
+
+class UnknownName(RequestError):
+    """A name that is not in its list; says what is, the nearest first."""
+
+    def __init__(self, kind: str, given: str, allowed: Iterable[str]) -> None:
+        names = sorted(allowed)
+        near = get_close_matches(given, names, n=1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
+        super().__init__(f"unknown {kind} {given!r}.{hint} Known: {', '.join(names)}.")
+        self.kind, self.given, self.allowed = kind, given, names
+
+
+class InvalidField(RequestError):
+    """A field of the request is not what the model takes."""
+
+    def __init__(self, field: str, given: object, allowed: str, advice: str = "") -> None:
+        super().__init__(f"{field}: {given!r} given, {allowed} allowed.{' ' + advice if advice else ''}")
+        self.field, self.given, self.allowed = field, given, allowed
+
+
+class FileProblem(RequestError):
+    """A file that cannot be read or written; says which, why and what to do."""
+
+
+class NoRecipe(FileProblem):
+    """The file is readable but carries no recipe."""
+
+
+class WeightsError(TriptychError):
+    """A weights file that is not what the model needs."""
+
+
+class WeightsMismatch(WeightsError):
+    """Tensors that are missing, unexpected or of another shape."""
+
+    def __init__(self, where: str, missing: Sequence[str], unexpected: Sequence[str]) -> None:
+        super().__init__(
+            f"{where}: the weights do not fit the model. Missing ({len(missing)}): {_listed(missing)}. "
+            f"Unexpected ({len(unexpected)}): {_listed(unexpected)}."
+        )
+        self.missing, self.unexpected = tuple(missing), tuple(unexpected)
+
+
+class GenerationError(TriptychError):
+    """The run went wrong after it had begun."""
+
+
+class SingularTarget(GenerationError):
+    """x_t cannot be split here: the target carries nothing about one half of it."""
+
+    def __init__(self, t: float) -> None:
+        super().__init__(
+            f"at t = {t:g} the network's target says nothing about one half of x_t "
+            "(eps where alpha = 0, or x_0 where sigma = 0); start below t = 1, or use a v or flow target."
+        )
+        self.t = t
+
+
+class NotFinite(GenerationError):
+    """NaN or Inf appeared."""
+
+    def __init__(self, stage: str, step: int | None = None, advice: str = "") -> None:
+        at = f" at step {step}" if step is not None else ""
+        super().__init__(f"not a number in {stage}{at}. {advice or 'Try --dtype float32.'}")
+        self.stage, self.step = stage, step
+
+
+class BrokenResult(GenerationError):
+    """Finite, and yet no picture or sound: constant from end to end."""
+
+
+class Cancelled(TriptychError):
+    """Stopped on request."""
+
+    exit_code = 130
+
+
+def _listed(names: Sequence[str], most: int = 8) -> str:
+    shown = ", ".join(names[:most]) or "none"
+    return shown + (f", ... {len(names) - most} more" if len(names) > most else "")

@@ -1,0 +1,221 @@
+"""The one vocabulary: what is asked (Request), what a model takes (Card), what comes back (Progress, Result).
+
+Standard library only: reading cards and building requests imports no tensor library.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal, final
+
+from triptych.errors import InvalidField
+
+__all__ = ["Artifact", "Axis", "Card", "Event", "Field", "Medium", "Progress", "Request", "Result", "Ticket"]
+
+Medium = Literal["image", "video", "audio"]
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """One file's worth of media: its bytes, their mime type, and the recipe that made them (empty if unknown)."""
+
+    mime: str
+    data: bytes
+    recipe: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a medium. Its length in samples is units x rate, of the form multiple x k + offset."""
+
+    name: Literal["duration", "height", "width"]
+    default: float  # pixels, or seconds
+    minimum: float
+    maximum: float
+    rate: float = 1  # samples per unit: 1 for pixels, frames per second, hertz
+    multiple: int = 1
+    offset: int = 0
+
+    def length(self, value: float | None) -> int:
+        """Samples for a value in the axis's unit (None: the default). Raises InvalidField."""
+        given = self.default if value is None else value
+        steps = (given * self.rate - self.offset) / self.multiple
+        inside = math.isfinite(given) and self.minimum <= given <= self.maximum
+        whole = abs(steps - round(steps)) < 1e-6 if self.rate == 1 else True
+        if not inside or not whole:
+            raise InvalidField(self.name, given, self.allowed())
+        return math.ceil(steps - 1e-6) * self.multiple + self.offset
+
+    def allowed(self) -> str:
+        """What values are allowed, for people."""
+        step = f" in steps of {self.multiple}" if self.rate == 1 and self.multiple > 1 else ""
+        return f"{self.minimum:g} to {self.maximum:g}{' seconds' if self.name == 'duration' else ' pixels'}{step}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Field:
+    """One thing that a request to this model may say besides the prompt and the axes."""
+
+    kind: Literal["int", "float", "str", "artifact"]
+    default: Any = None
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: tuple[str, ...] = ()
+    help: str = ""
+
+    def check(self, name: str, value: Any) -> Any:
+        """The value itself (an int where a float is asked becomes one). Raises InvalidField."""
+        if self.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        expected = {"int": int, "float": float, "str": str, "artifact": Artifact}[self.kind]
+        in_range = isinstance(value, expected) and not isinstance(value, bool) and self._in_range(value)
+        if not in_range or (self.choices and value not in self.choices):
+            shown = f"a file of type {value.mime}" if isinstance(value, Artifact) else value
+            raise InvalidField(name, shown, self.allowed())
+        return value
+
+    def _in_range(self, value: Any) -> bool:
+        size = len(value) if isinstance(value, str) else 0 if isinstance(value, Artifact) else value
+        if not math.isfinite(size):
+            return False
+        return (self.minimum is None or size >= self.minimum) and (self.maximum is None or size <= self.maximum)
+
+    def allowed(self) -> str:
+        """What values are allowed, for people."""
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        unit = {"int": "whole number", "float": "number", "str": "text", "artifact": "file"}[self.kind]
+        counted = " characters" if self.kind == "str" else ""
+        low = "" if self.minimum is None else f" from {self.minimum:g}"
+        high = "" if self.maximum is None else f" up to {self.maximum:g}"
+        return f"{unit}{low}{high}{counted if low or high else ''}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is asked for. None means: the card's default."""
+
+    model: str
+    prompt: str
+    negative_prompt: str | None = None
+    inputs: Mapping[str, Artifact] = field(default_factory=lambda: EMPTY)  # init, mask, ...
+    height: int | None = None  # pixels
+    width: int | None = None  # pixels
+    duration: float | None = None  # seconds
+    count: int = 1
+    seed: int | None = None
+    steps: int | None = None
+    guidance_scale: float | None = None  # 1 means none
+    sampler: str | None = None
+    spacing: str | None = None
+    strength: float | None = None  # the share of the path that is walked, with inputs["init"]
+    options: Mapping[str, Any] = field(default_factory=lambda: EMPTY)  # what only some models take, by name
+
+
+AXES = ("height", "width", "duration")
+PLAIN = ("negative_prompt", "count", "seed", "steps", "guidance_scale", "sampler", "spacing", "strength")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a model is and what it takes. Anything that the card does not name is an error that names what it does."""
+
+    name: str
+    family: str
+    media: Medium
+    axes: tuple[Axis, ...]
+    fields: Mapping[str, Field]  # prompt, seed, steps, sampler, init, ... each with range and default
+    license: str
+    summary: str = ""
+    settings: Mapping[str, Any] = field(
+        default_factory=lambda: EMPTY
+    )  # the family's own: weights file, network widths, ...
+
+    def resolve(self, request: Request) -> Request:
+        """The request with every default filled in; the seed alone may stay None. Raises InvalidField."""
+        self._refuse_unknown(request)
+        plain = {name: self._value(name, getattr(request, name)) for name in PLAIN}
+        options = {
+            name: self._value(name, request.options.get(name))
+            for name, entry in self.fields.items()
+            if name not in PLAIN and name != "prompt" and entry.kind != "artifact"
+        }
+        inputs = {name: self.fields[name].check(name, value) for name, value in request.inputs.items()}
+        given = {axis.name: getattr(request, axis.name) for axis in self.axes}
+        sizes: dict[str, Any] = {
+            axis.name: axis.default if given[axis.name] is None else given[axis.name] for axis in self.axes
+        }
+        for axis in self.axes:
+            axis.length(sizes[axis.name])
+        prompt = self._value("prompt", request.prompt)
+        return replace(request, prompt=prompt, inputs=inputs, options=options, **plain, **sizes)
+
+    def lengths(self, request: Request) -> tuple[int, ...]:
+        """Samples along each axis (pixels, frames, audio samples). Raises InvalidField."""
+        return tuple(axis.length(getattr(request, axis.name)) for axis in self.axes)
+
+    def takes(self) -> str:
+        """All that the card takes, for people."""
+        return ", ".join([axis.name for axis in self.axes] + sorted(self.fields))
+
+    def _value(self, name: str, given: Any) -> Any:
+        entry = self.fields.get(name)
+        if entry is None:
+            return given
+        return entry.default if given is None else entry.check(name, given)
+
+    def _refuse_unknown(self, request: Request) -> None:
+        given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN}
+        given |= dict(request.options) | dict(request.inputs)
+        if given["count"] == 1:
+            given["count"] = None
+        axes = {axis.name for axis in self.axes}
+        given |= {name: getattr(request, name) for name in AXES if name not in axes}
+        for name, value in given.items():
+            if value is not None and name not in self.fields:
+                shown = f"a file of type {value.mime}" if isinstance(value, Artifact) else value
+                raise InvalidField(name, shown, f"{self.name} does not take it; it takes {self.takes()}; nothing else")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a running job is: fraction in [0, 1], what it is doing, and a small preview where there is one."""
+
+    fraction: float
+    stage: str = ""
+    step: int = 0
+    steps: int = 0
+    preview: Artifact | None = None
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of a job: one artifact a sample, the recipe they share, the cost in US dollars, warnings."""
+
+    artifacts: tuple[Artifact, ...]
+    recipe: Mapping[str, Any]
+    cost: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+
+Event = Progress | Result
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A submitted request, as much as is needed to find it again after a restart."""
+
+    provider: str
+    request: Request
+    remote_id: str = ""
+    result: Result | None = None
