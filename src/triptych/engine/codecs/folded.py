@@ -1,0 +1,106 @@
+"""A small convolutional autoencoder of any rank: patches are folded into channels, so no layer sees full resolution
+but the last two.
+
+Latents are normalised to zero mean and unit variance by running statistics, and the decoder is trained on latents
+with a little noise added: the fixed-variance limit of a VAE (arXiv:1312.6114), which keeps the latent space smooth
+without a KL weight to tune.
+"""
+
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from triptych.engine.nets.layers import CONV, ResidualBlock, normalised
+
+__all__ = ["Folded"]
+
+
+class Folded(nn.Module):
+    """Samples (B, c, *samples) in [-1, 1] to latents (B, channels, *latents): fold x 2 samples per latent and axis.
+
+    widths: (encoder fine, encoder coarse, decoder coarse, decoder fine); finish: channels at full resolution.
+    """
+
+    def __init__(
+        self,
+        rank: int,
+        samples: int = 3,
+        channels: int = 8,
+        fold: int = 4,
+        *,
+        widths: Sequence[int] = (64, 128, 256, 128),
+        blocks: Sequence[int] = (1, 2, 2, 3),
+        finish: int = 16,
+    ) -> None:
+        super().__init__()
+        conv = CONV[rank]
+        self.rank, self.fold, self.channels, self.finish = rank, fold, channels, finish
+        fine, coarse, decoder_coarse, decoder_fine = widths
+        self.encoder = nn.Sequential(
+            conv(samples * fold**rank, fine, 3, padding=1),
+            *(ResidualBlock(rank, fine) for _ in range(blocks[0])),
+            conv(fine, coarse, 3, stride=2, padding=1),
+            *(ResidualBlock(rank, coarse) for _ in range(blocks[1])),
+            normalised(coarse),
+            nn.SiLU(),
+            conv(coarse, channels, 3, padding=1),
+        )
+        self.decoder = nn.Sequential(
+            conv(channels, decoder_coarse, 3, padding=1),
+            *(ResidualBlock(rank, decoder_coarse) for _ in range(blocks[2])),
+            nn.Upsample(scale_factor=2),
+            conv(decoder_coarse, decoder_fine, 3, padding=1),
+            *(ResidualBlock(rank, decoder_fine) for _ in range(blocks[3])),
+            normalised(decoder_fine),
+            nn.SiLU(),
+            conv(decoder_fine, finish * fold**rank, 3, padding=1),
+        )
+        self.smooth = conv(finish, finish, 3, padding=1)
+        self.leave = conv(finish, samples, 3, padding=1)
+        self.mean = nn.Buffer(torch.zeros(channels))
+        self.std = nn.Buffer(torch.ones(channels))
+
+    @property
+    def scale_factor(self) -> tuple[int, ...]:
+        return (2 * self.fold,) * self.rank
+
+    def features(self, x: Tensor) -> Tensor:
+        """(B, c, *samples) -> (B, channels, *latents) before normalisation; each axis a multiple of 2 fold."""
+        return self.encoder(fold(x.to(self.leave.weight.dtype), self.fold))
+
+    def encode(self, x: Tensor) -> Tensor:
+        return (self.features(x).float() - self._along(self.mean)) / self._along(self.std)
+
+    def decode(self, z: Tensor) -> Tensor:
+        fine = unfold(self.decoder(z.to(self.leave.weight.dtype)), self.fold, self.rank)
+        return self.leave(F.silu(fine + self.smooth(F.silu(fine)))).float()
+
+    @torch.no_grad()
+    def measure(self, features: Tensor, momentum: float) -> Self:
+        """Moves the running mean and standard deviation towards these features (B, channels, *latents)."""
+        axes = [0, *range(2, features.ndim)]
+        self.mean.lerp_(features.float().mean(axes), momentum)
+        self.std.lerp_(features.float().std(axes), momentum)
+        return self
+
+    def _along(self, statistic: Tensor) -> Tensor:
+        return statistic.reshape(1, -1, *[1] * self.rank)
+
+
+def fold(x: Tensor, size: int) -> Tensor:
+    """(B, c, *S) -> (B, c size^rank, *S / size): every patch of size^rank samples becomes channels."""
+    batch, channels, *axes = x.shape
+    split = x.reshape(batch, channels, *(n for axis in axes for n in (axis // size, size)))
+    inner, outer = [3 + 2 * i for i in range(len(axes))], [2 + 2 * i for i in range(len(axes))]
+    return split.permute(0, 1, *inner, *outer).reshape(batch, -1, *(axis // size for axis in axes))
+
+
+def unfold(x: Tensor, size: int, rank: int) -> Tensor:
+    """The inverse of `fold`."""
+    batch, channels, *axes = x.shape
+    split = x.reshape(batch, channels // size**rank, *[size] * rank, *axes)
+    order = [n for i in range(rank) for n in (2 + rank + i, 2 + i)]
+    return split.permute(0, 1, *order).reshape(batch, -1, *(axis * size for axis in axes))
