@@ -1,0 +1,125 @@
+"""The model families: cards read from NAME.toml without the tensor library, models loaded by NAME.py when needed.
+
+A family of another package joins by an entry point of the group `triptych.families` that names its module; its cards
+lie beside that module in a file of the same name that ends in .toml. Nothing of it is imported to read them.
+"""
+
+import hashlib
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+from triptych.errors import FileProblem, UnknownName, WeightsError
+from triptych.types import Axis, Card, Field
+
+if TYPE_CHECKING:
+    from triptych.model import Model
+
+__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "cards", "fingerprint", "load"]
+
+GROUP = "triptych.families"
+HERE = Path(__file__).parent
+
+# The names in the engine's two dictionaries, again, since importing the engine takes seconds; a test holds them equal.
+SAMPLERS = ("ancestral", "dpmpp_2m", "euler", "heun", "lcm", "unipc")
+SPACINGS = ("beta", "karras", "shifted", "trailing", "uniform")
+NAMES = {"sampler": SAMPLERS, "spacing": SPACINGS}
+
+
+@cache
+def cards() -> Mapping[str, Card]:
+    """Every card by its name: those of this package, then those of others. Raises FileProblem where one is broken."""
+    found: dict[str, Card] = {}
+    for name, path in _tables():
+        for card in _read(name, path):
+            if card.name in found:
+                raise FileProblem(f"{path}: there is a model {card.name!r} already; rename one or uninstall its package.")
+            found[card.name] = card
+    return MappingProxyType(found)
+
+
+def load(card: Card, device: str, dtype: str) -> "Model":
+    """The model of a card with its weights on the device. Raises WeightsError."""
+    module = import_module(_modules()[card.family])
+    loaded: Model = module.load(card, device, dtype)
+    return loaded
+
+
+def fingerprint(card: Card) -> dict[str, Any]:
+    """What a recipe says of a model: its name, the hash of its card, the hash of each weights file.
+
+    Raises WeightsError where a file is missing.
+    """
+    settings = json.dumps(dict(card.settings), sort_keys=True, default=str)
+    folder = _place(card.family).parent / "weights"
+    names = [value for value in card.settings.values() if isinstance(value, str) and value.endswith(".safetensors")]
+    return {
+        "name": card.name,
+        "family": card.family,
+        "license": card.license,
+        "card": hashlib.sha256(settings.encode()).hexdigest(),
+        "weights": {name: _digest(folder / name) for name in sorted(names)},
+    }
+
+
+@cache
+def _digest(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as problem:
+        reason = f"cannot read the weights {path}: {problem.strerror}. Install the package again"
+        raise WeightsError(f"{reason}, or train them: triptych train --help") from problem
+
+
+@cache
+def _modules() -> Mapping[str, str]:
+    """The module of each family."""
+    own = {path.stem: f"{__name__}.{path.stem}" for path in sorted(HERE.glob("*.toml"))}
+    return own | {entry.name: entry.value for entry in entry_points(group=GROUP) if entry.name not in own}
+
+
+def _place(family: str) -> Path:
+    """Where the family's cards lie; nothing but the packages around its module is imported."""
+    module = _modules().get(family)
+    if module is None:
+        raise UnknownName("family", family, _modules())
+    if module.startswith(f"{__name__}."):
+        return HERE / f"{family}.toml"
+    spec = find_spec(module)
+    if spec is None or spec.origin is None:
+        raise FileProblem(f"the family {family!r} names the module {module!r}, which is not installed.")
+    return Path(spec.origin).with_suffix(".toml")
+
+
+def _tables() -> Iterator[tuple[str, Path]]:
+    return ((family, _place(family)) for family in _modules())
+
+
+def _read(family: str, path: Path) -> list[Card]:
+    try:
+        return [_card(family, entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["cards"]]
+    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as problem:
+        raise FileProblem(f"{path}: the cards of the family {family!r} cannot be read: {problem!r}.") from problem
+
+
+def _card(family: str, entry: dict[str, Any]) -> Card:
+    if entry["family"] != family:
+        raise ValueError(f"{entry['name']}: family = {entry['family']!r}, the file is of {family!r}")
+    axes = tuple(Axis(**axis) for axis in entry["axes"])
+    fields = {name: _field(**field) for name, field in entry["fields"].items()}
+    return Card(**{**entry, "axes": axes, "fields": fields})
+
+
+def _field(*, kind: str, choices: list[str] | tuple[str, ...] = (), **rest: Any) -> Field:
+    """A field of a card; the kinds `sampler` and `spacing` are texts whose choices are all names, or those given."""
+    if kind in NAMES:
+        return Field("str", choices=tuple(choices) or NAMES[kind], **rest)
+    return Field(kind, choices=tuple(choices), **rest)  # type: ignore[arg-type]  # checked where it is used

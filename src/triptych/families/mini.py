@@ -1,0 +1,125 @@
+"""The embedded family: a word tower, a U-Net of any rank on the straight path, a small codec; all trained here."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from triptych.engine.codecs.folded import Folded
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.denoiser import NetworkDenoiser, flow_target
+from triptych.engine.nets.unet import UNet
+from triptych.engine.path import Straight
+from triptych.engine.text.words import WordTower
+from triptych.errors import InvalidField, WeightsMismatch
+from triptych.model import Model
+from triptych.types import Card, Request
+
+__all__ = ["Parts", "Words", "assemble", "load"]
+
+WEIGHTS = Path(__file__).parent / "weights"
+BEGIN = 101  # the id of [CLS]: first in every text, so that an empty one still has a token
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The networks of one model, with whatever weights they hold."""
+
+    tower: WordTower
+    denoiser: NetworkDenoiser
+    codec: Folded
+
+    def modules(self) -> nn.ModuleDict:
+        """All of them by the names that their tensors have in the weights file."""
+        return nn.ModuleDict({"tower": self.tower, "network": self.denoiser.network, "codec": self.codec})
+
+
+def assemble(card: Card) -> Parts:
+    """Fresh networks of the widths that the card's settings give."""
+    settings = card.settings
+    tower, codec = WordTower(**settings["tower"]), Folded(settings["rank"], **settings["codec"])
+    network = UNet(settings["rank"], codec.channels, **settings["network"])
+    return Parts(tower, NetworkDenoiser(network, Straight(), flow_target), codec)
+
+
+@final
+class Words:
+    """Texts to ids of the tower's table."""
+
+    def __init__(self, tokenizer: str, length: int) -> None:
+        """tokenizer: the text of a tokenizer.json; length: the most tokens, the first one included."""
+        self._tokenizer, self.length = Tokenizer.from_str(tokenizer), length
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+
+    def ids(self, text: str) -> list[int]:
+        """The ids of one text, [CLS] first."""
+        return [BEGIN, *self._tokenizer.encode(text, add_special_tokens=False).ids]
+
+    def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """ids and mask, both (B, L), cut to the tower's length and padded to the longest."""
+        rows = [self.ids(text)[: self.length] for text in texts]
+        longest = max(len(row) for row in rows)
+        ids = torch.tensor([row + [0] * (longest - len(row)) for row in rows])
+        return ids, torch.tensor([[n < len(row) for n in range(longest)] for row in rows])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WordEncoder:
+    """A prompt to what the network is told."""
+
+    words: Words
+    tower: WordTower
+
+    @torch.inference_mode()
+    def __call__(self, request: Request, prompt: str) -> Conditioning:
+        """Raises InvalidField where the prompt has more tokens than the tower: nothing is cut in silence."""
+        used = len(self.words.ids(prompt)) - 1
+        if used >= self.words.length:
+            allowed = f"up to {self.words.length - 1} tokens"
+            raise InvalidField("prompt", f"{used} tokens", allowed, "Say it in fewer words.")
+        ids, mask = self.words([prompt])
+        device = self.tower.scale.device
+        return self.tower(ids.to(device), mask.to(device))
+
+
+def load(card: Card, device: str, dtype: str) -> Model:
+    """The model with its shipped weights. Raises WeightsMismatch."""
+    parts = assemble(card)
+    tensors = load_file(WEIGHTS / card.settings["words"]) | load_file(WEIGHTS / card.settings["weights"])
+    fill(parts.modules(), tensors, card.name)
+    form = torch.channels_last if card.settings["rank"] == 2 else torch.contiguous_format
+    for module in (parts.tower, parts.denoiser, parts.codec):
+        module.to(device=device, dtype=getattr(torch, dtype)).to(memory_format=form).eval().requires_grad_(False)
+    return Model(card, WordEncoder(words(card), parts.tower), parts.denoiser, parts.codec)
+
+
+@cache
+def _tokenizer(path: Path) -> str:
+    return path.read_text()
+
+
+def words(card: Card) -> Words:
+    """The tokenizer that goes with the card's table of words."""
+    path = (WEIGHTS / card.settings["words"]).with_suffix(".json")
+    return Words(_tokenizer(path), card.settings["tower"]["length"])
+
+
+def fill(modules: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Loads strictly, by name and shape. Raises WeightsMismatch."""
+    own = modules.state_dict()
+    wrong = [name for name, value in tensors.items() if name not in own or own[name].shape != value.shape]
+    missing = [name for name in own if name not in tensors]
+    if wrong or missing:
+        raise WeightsMismatch(where, missing, wrong)
+    modules.load_state_dict(dict(tensors))
+
+

@@ -1,0 +1,60 @@
+"""Batches of captioned pictures for training, the same for a step whenever it is asked for."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["Batch", "Scene", "stream"]
+
+
+class Scene(Protocol):
+    """One training example."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3)."""
+        ...
+
+    @property
+    def caption(self) -> str: ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples (B, 3, H, W) in [-1, 1] and their captions."""
+
+    samples: Tensor
+    captions: list[str]
+
+
+@final
+class _Seeded(Dataset[Scene]):
+    """Example number n is the scene of seed n."""
+
+    def __init__(self, scene: Callable[[int], Scene]) -> None:
+        self.scene = scene
+
+    def __getitem__(self, index: int) -> Scene:
+        return self.scene(index)
+
+
+def stream(scene: Callable[[int], Scene], batch: int, first: int, workers: int = 1) -> Iterator[Batch]:
+    """Endless batches from step `first` on: step n holds the scenes of seeds n batch ... (n + 1) batch - 1.
+
+    workers: processes that draw ahead; 0 draws in this one.
+    """
+    seeds = (range(n * batch, (n + 1) * batch) for n in iter(lambda step=iter(range(first, 2**62)): next(step), None))
+    loader = DataLoader(_Seeded(scene), batch_sampler=seeds, num_workers=workers, collate_fn=_collate)  # type: ignore[arg-type]
+    return iter(loader)
+
+
+def _collate(scenes: list[Scene]) -> Batch:
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
+    return Batch(pixels.float() / 127.5 - 1, [scene.caption for scene in scenes])
