@@ -43,17 +43,29 @@ class Axis:
     def length(self, value: float | None) -> int:
         """Samples for a value in the axis's unit (None: the default). Raises InvalidField."""
         given = self.default if value is None else value
+        if not _is_number(given) or not self.minimum <= given <= self.maximum:  # NaN is in no range
+            raise InvalidField(self.name, given, self.allowed(), self._nearest(given))
         steps = (given * self.rate - self.offset) / self.multiple
-        inside = math.isfinite(given) and self.minimum <= given <= self.maximum
-        whole = abs(steps - round(steps)) < 1e-6 if self.rate == 1 else True
-        if not inside or not whole:
-            raise InvalidField(self.name, given, self.allowed())
+        if self.rate == 1 and abs(steps - round(steps)) > 1e-6:
+            raise InvalidField(self.name, given, self.allowed(), self._nearest(given))
         return math.ceil(steps - 1e-6) * self.multiple + self.offset
 
     def allowed(self) -> str:
         """What values are allowed, for people."""
         step = f" in steps of {self.multiple}" if self.rate == 1 and self.multiple > 1 else ""
-        return f"{self.minimum:g} to {self.maximum:g}{' seconds' if self.name == 'duration' else ' pixels'}{step}"
+        form = f" ({self.multiple} k + {self.offset})" if step and self.offset else ""
+        unit = " seconds" if self.name == "duration" else " pixels"
+        return f"{self.minimum:g} to {self.maximum:g}{unit}{step}{form}"
+
+    def _nearest(self, given: Any) -> str:
+        if not _is_number(given) or given != given:  # NaN has no neighbour
+            return ""
+        inside = min(max(given, self.minimum), self.maximum)
+        if self.rate != 1:
+            return f"Nearest: {inside:g}."
+        low, high = (self.minimum - self.offset) / self.multiple, (self.maximum - self.offset) / self.multiple
+        steps = min(max(round((inside - self.offset) / self.multiple), math.ceil(low)), math.floor(high))
+        return f"Nearest: {steps * self.multiple + self.offset}."
 
 
 @final
@@ -70,30 +82,35 @@ class Field:
 
     def check(self, name: str, value: Any) -> Any:
         """The value itself (an int where a float is asked becomes one). Raises InvalidField."""
-        if self.kind == "float" and isinstance(value, int) and not isinstance(value, bool):
+        if self.kind == "float" and type(value) is int and abs(value) < 2**53:
             value = float(value)
         expected = {"int": int, "float": float, "str": str, "artifact": Artifact}[self.kind]
-        in_range = isinstance(value, expected) and not isinstance(value, bool) and self._in_range(value)
-        if not in_range or (self.choices and value not in self.choices):
-            shown = f"a file of type {value.mime}" if isinstance(value, Artifact) else value
-            raise InvalidField(name, shown, self.allowed())
+        fits = isinstance(value, expected) and not isinstance(value, bool) and self._in_range(value)
+        if not fits or (self.choices and value not in self.choices):
+            raise InvalidField(name, _shown(value), self.allowed())
         return value
 
     def _in_range(self, value: Any) -> bool:
-        size = len(value) if isinstance(value, str) else 0 if isinstance(value, Artifact) else value
-        if not math.isfinite(size):
+        if isinstance(value, Artifact):
+            return True
+        if isinstance(value, str):  # blanks alone say nothing
+            least, most = len(value.strip()), len(value)
+            return (self.minimum is None or least >= self.minimum) and (self.maximum is None or most <= self.maximum)
+        if isinstance(value, float) and not math.isfinite(value):
             return False
-        return (self.minimum is None or size >= self.minimum) and (self.maximum is None or size <= self.maximum)
+        return (self.minimum is None or value >= self.minimum) and (self.maximum is None or value <= self.maximum)
 
     def allowed(self) -> str:
         """What values are allowed, for people."""
         if self.choices:
             return "one of " + ", ".join(self.choices)
-        unit = {"int": "whole number", "float": "number", "str": "text", "artifact": "file"}[self.kind]
-        counted = " characters" if self.kind == "str" else ""
-        low = "" if self.minimum is None else f" from {self.minimum:g}"
-        high = "" if self.maximum is None else f" up to {self.maximum:g}"
-        return f"{unit}{low}{high}{counted if low or high else ''}"
+        unit = {"int": "a whole number", "float": "a number", "str": "text", "artifact": "a file"}[self.kind]
+        if (self.minimum is None and self.maximum is None) or self.kind == "artifact":
+            return unit
+        low = "" if self.minimum is None else f"at least {_plain(self.minimum)}"
+        high = "" if self.maximum is None else f"at most {_plain(self.maximum)}"
+        counted = " of {} characters" if self.kind == "str" else ", {}"
+        return unit + counted.format(" and ".join(filter(None, (low, high))))
 
 
 @final
@@ -139,22 +156,22 @@ class Card:
     )  # the family's own: weights file, network widths, ...
 
     def resolve(self, request: Request) -> Request:
-        """The request with every default filled in; the seed alone may stay None. Raises InvalidField."""
+        """The request with every default filled in; the seed alone may stay None. Raises InvalidField.
+
+        A resolved request resolves to itself.
+        """
         self._refuse_unknown(request)
         plain = {name: self._value(name, getattr(request, name)) for name in PLAIN}
+        if not request.inputs:
+            plain["strength"] = None
         options = {
             name: self._value(name, request.options.get(name))
             for name, entry in self.fields.items()
             if name not in PLAIN and name != "prompt" and entry.kind != "artifact"
         }
         inputs = {name: self.fields[name].check(name, value) for name, value in request.inputs.items()}
-        given = {axis.name: getattr(request, axis.name) for axis in self.axes}
-        sizes: dict[str, Any] = {
-            axis.name: axis.default if given[axis.name] is None else given[axis.name] for axis in self.axes
-        }
-        for axis in self.axes:
-            axis.length(sizes[axis.name])
-        prompt = self._value("prompt", request.prompt)
+        sizes: dict[str, Any] = {axis.name: self._size(axis, getattr(request, axis.name)) for axis in self.axes}
+        prompt = self.fields["prompt"].check("prompt", request.prompt) if "prompt" in self.fields else request.prompt
         return replace(request, prompt=prompt, inputs=inputs, options=options, **plain, **sizes)
 
     def lengths(self, request: Request) -> tuple[int, ...]:
@@ -165,6 +182,11 @@ class Card:
         """All that the card takes, for people."""
         return ", ".join([axis.name for axis in self.axes] + sorted(self.fields))
 
+    def _size(self, axis: Axis, given: float | None) -> float:
+        """The value in the axis's unit: a whole number of pixels, or seconds."""
+        samples = axis.length(given)
+        return samples if axis.rate == 1 else float(axis.default if given is None else given)
+
     def _value(self, name: str, given: Any) -> Any:
         entry = self.fields.get(name)
         if entry is None:
@@ -172,16 +194,25 @@ class Card:
         return entry.default if given is None else entry.check(name, given)
 
     def _refuse_unknown(self, request: Request) -> None:
-        given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN}
-        given |= dict(request.options) | dict(request.inputs)
-        if given["count"] == 1:
-            given["count"] = None
         axes = {axis.name for axis in self.axes}
+        given: dict[str, Any] = {name: getattr(request, name) for name in PLAIN}
         given |= {name: getattr(request, name) for name in AXES if name not in axes}
-        for name, value in given.items():
-            if value is not None and name not in self.fields:
-                shown = f"a file of type {value.mime}" if isinstance(value, Artifact) else value
-                raise InvalidField(name, shown, f"{self.name} does not take it; it takes {self.takes()}; nothing else")
+        given["prompt"] = request.prompt or None
+        if type(request.count) is int and request.count == 1:
+            given["count"] = None
+        wanted = [(name, value) for name, value in given.items() if value is not None]
+        for name, value in [*wanted, *request.options.items(), *request.inputs.items()]:
+            if name not in self.fields:
+                allowed = f"{self.name} does not take it; it takes {self.takes()}; nothing else"
+                raise InvalidField(name, _shown(value), allowed)
+        for name, value in request.options.items():
+            if name in PLAIN or name == "prompt" or self.fields[name].kind == "artifact":
+                place = "among its inputs" if self.fields[name].kind == "artifact" else "as its own field"
+                raise InvalidField(f"options.{name}", _shown(value), f"only {name} of the request {place}")
+        if request.strength is not None and not request.inputs:
+            raise InvalidField(
+                "strength", request.strength, "none without an input to start from", "Give an input, or leave it out."
+            )
 
 
 @final
@@ -219,3 +250,16 @@ class Ticket:
     request: Request
     remote_id: str = ""
     result: Result | None = None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _plain(number: float) -> str:
+    """4294967295 rather than 4.29497e+09."""
+    return str(int(number)) if number == int(number) else f"{number:g}"
+
+
+def _shown(value: Any) -> Any:
+    return f"a file of type {value.mime}" if isinstance(value, Artifact) else value

@@ -135,7 +135,7 @@ class Cosine(Path):
     """alpha = cos(pi t / 2), sigma = sin(pi t / 2) (arXiv:2102.09672 without its offset, arXiv:2202.00512)."""
 
     def alpha(self, t: Tensor) -> Tensor:
-        return torch.cos(0.5 * math.pi * t)
+        return torch.sin(0.5 * math.pi * (1 - t))  # exactly 0 at t = 1, unlike the cosine
 
     def sigma(self, t: Tensor) -> Tensor:
         return torch.sin(0.5 * math.pi * t)

@@ -28,8 +28,26 @@ GROUP = "triptych.families"
 HERE = Path(__file__).parent
 
 # The names in the engine's two dictionaries, again, since importing the engine takes seconds; a test holds them equal.
-SAMPLERS = ("ancestral", "dpmpp_2m", "euler", "heun", "lcm", "unipc")
-SPACINGS = ("beta", "karras", "shifted", "trailing", "uniform")
+SAMPLERS = (
+    "ddim",
+    "ddpm",
+    "deis",
+    "dpm2",
+    "dpm2_ancestral",
+    "dpmpp_2m",
+    "dpmpp_2m_sde",
+    "dpmpp_2s",
+    "dpmpp_2s_ancestral",
+    "dpmpp_3m_sde",
+    "euler",
+    "euler_ancestral",
+    "heun",
+    "ipndm",
+    "lcm",
+    "lms",
+    "unipc",
+)
+SPACINGS = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing", "uniform")
 NAMES = {"sampler": SAMPLERS, "spacing": SPACINGS}
 
 
@@ -40,7 +58,7 @@ def cards() -> Mapping[str, Card]:
     for name, path in _tables():
         for card in _read(name, path):
             if card.name in found:
-                raise FileProblem(f"{path}: there is a model {card.name!r} already; rename one or uninstall its package.")
+                raise FileProblem(f"{path}: there is a model {card.name!r} already; rename one of the two.")
             found[card.name] = card
     return MappingProxyType(found)
 

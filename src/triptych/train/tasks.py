@@ -1,6 +1,8 @@
 """What is trained: a codec that gives back its input, and a denoiser with the text tower that tells it what to draw."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import final
 
@@ -67,6 +69,46 @@ def _difference(x: Tensor, y: Tensor) -> Tensor:
 
 
 @final
+class SketchTask:
+    """The tower alone learns E[x_0 | caption] by regression, on latents encoded once: hundreds of times the speed."""
+
+    def __init__(
+        self, tower: nn.Module, latents: Tensor, captions: list[str], tokenise: Tokenise, *, batch: int, drop: float
+    ) -> None:
+        """latents: (N, C, *S) of the N captions; drop: share of captions left empty."""
+        self.modules, self._latents, self._captions = tower, latents, captions
+        self._tokenise, self._batch, self._drop = tokenise, batch, drop
+
+    def batches(self, first: int) -> Iterator[Tensor]:
+        """Indices (B,), every latent once an epoch."""
+        per_epoch = len(self._captions) // self._batch
+        for step in count(first):
+            epoch, place = divmod(step, per_epoch)
+            order = torch.randperm(len(self._captions), generator=torch.Generator().manual_seed(epoch))
+            yield order[place * self._batch : (place + 1) * self._batch]
+
+    def loss(self, batch: Tensor, generator: torch.Generator) -> Tensor:
+        texts = emptied([self._captions[n] for n in batch.tolist()], self._drop, generator)
+        with torch.autocast("cpu", torch.bfloat16):
+            cond: Conditioning = self.modules(*self._tokenise(texts))
+        return F.mse_loss(as_tensor(cond.concat).float(), self._latents[batch].float())
+
+    def show(self, path: Path) -> None:
+        """Nothing to see yet."""
+
+
+def as_tensor(concat: Tensor | None) -> Tensor:
+    assert concat is not None, "the tower has no sketch"
+    return concat
+
+
+def emptied(captions: list[str], share: float, generator: torch.Generator) -> list[str]:
+    """The captions with a share of them left empty, for guidance (arXiv:2207.12598)."""
+    dropped = (torch.rand(len(captions), generator=generator) < share).tolist()
+    return ["" if drop else text for text, drop in zip(captions, dropped, strict=True)]
+
+
+@final
 class DenoiserTask:
     """Flow matching in the codec's latents: the tower and the network learn together."""
 
@@ -91,17 +133,17 @@ class DenoiserTask:
         return self._batches(first)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        count = len(batch.captions)
-        dropped = (torch.rand(count, generator=generator) < self._drop).tolist()
-        texts = ["" if drop else text for text, drop in zip(batch.captions, dropped, strict=True)]
+        texts = emptied(batch.captions, self._drop, generator)
         with torch.autocast("cpu", torch.bfloat16):
             with torch.no_grad():
                 samples = batch.samples.contiguous(memory_format=torch.channels_last)
                 x_0 = self._codec.encode(samples)
             cond: Conditioning = self._tower(*self._tokenise(texts))
+            sketched = torch.zeros(()) if cond.concat is None else (cond.concat.float() - x_0).square().mean()
+            told = replace(cond, concat=None if cond.concat is None else cond.concat.detach())
             eps = torch.randn(x_0.shape, generator=generator)
-            t = broadcast(self._times(count, generator), x_0)
-            return self._denoiser.loss(x_0, eps, t, cond).mean()
+            t = broadcast(self._times(len(texts), generator), x_0)
+            return self._denoiser.loss(x_0, eps, t, told).mean() + sketched
 
     def show(self, path: Path) -> None:
         self._show(path)

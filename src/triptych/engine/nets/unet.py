@@ -5,6 +5,7 @@ keys being the positions and the conditioning's tokens side by side (as in arXiv
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +37,7 @@ class JointAttention(nn.Module):
             if cond.mask is not None:
                 mask = F.pad(cond.mask.bool(), (k.shape[1], 0), value=True)
             k, v = torch.cat([k, token_k], dim=1), torch.cat([v, token_v], dim=1)
-        out = self.out(attention(q, k, v, self.heads, mask))
+        out: Tensor = self.out(attention(q, k, v, self.heads, mask))
         return x + out.transpose(1, 2).reshape(x.shape)
 
 
@@ -84,7 +85,7 @@ class UNet(nn.Module):
         def level(index: int) -> Level:
             return Level(rank, widths[index], blocks, embedding, tokens if attend[index] else None, heads)
 
-        coarser = list(zip(widths[:-1], widths[1:], strict=True))
+        coarser = list(pairwise(widths))
         self.down = nn.ModuleList(level(i) for i in range(len(widths)))
         self.shrink = nn.ModuleList(conv(a, b, 3, stride=2, padding=1) for a, b in coarser)
         self.grow = nn.ModuleList(conv(b, a, 3, padding=1) for a, b in coarser)
@@ -99,8 +100,9 @@ class UNet(nn.Module):
         if cond.vector is not None:
             embedding = embedding + self.vector(cond.vector.to(dtype))
         embedding = F.silu(embedding)
-        stacked = x if cond.concat is None else torch.cat([x, cond.concat], dim=1)
-        h = self.enter(stacked.to(dtype))
+        if cond.concat is not None:
+            x = torch.cat([x, _resized(cond.concat, x).to(x.dtype)], dim=1)
+        h = self.enter(x.to(dtype))
         skips = []
         for index, level in enumerate(self.down):
             h = level(h, embedding, cond)
@@ -111,4 +113,11 @@ class UNet(nn.Module):
             h = self.up[index](self.merge[index](torch.cat([h, skips[index]], dim=1)), embedding, cond)
             if index > 0:
                 h = self.grow[index - 1](F.interpolate(h, size=skips[index - 1].shape[2:]))
-        return self.leave(F.silu(self.norm(h)))
+        out: Tensor = self.leave(F.silu(self.norm(h)))
+        return out
+
+
+def _resized(x: Tensor, like: Tensor) -> Tensor:
+    """x at the resolution of `like`."""
+    mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[like.ndim]
+    return x if x.shape[2:] == like.shape[2:] else F.interpolate(x, size=like.shape[2:], mode=mode)

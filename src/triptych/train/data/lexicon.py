@@ -16,11 +16,13 @@ __all__ = ["Lexicon", "everyday"]
 
 NAMES = Path(__file__).with_name("everyday.toml")
 MOST_SHARED = 4  # concepts: a tag of more says too little alone
-SYNONYM_SHARE = 0.35  # of captions of concepts with good other names
-TAG_SHARE = 0.3  # of those, or of concepts that only have tags
+SYNONYM_SHARE = 0.4  # of captions of concepts with good other names; half of that where there are only tags
+TAG_SHARE = 0.3  # of the synonyms of concepts that have both
 FACES, PEOPLE, SYMBOLS = 0, 1, 8
 NO_NOUN: Final = re.compile(r"(ing|ed|ly|est|ous|ful|able|ish|less)$|-")  # words that seldom name a thing
-STILTED: Final = re.compile(r"-.*-| (small|large|big|with .* face)$|^(man|woman|person)-")  # typed, but not said
+STILTED: Final = re.compile(  # typed, but not said
+    r"-.*-| (small|large|big|with .* face)$|^(man|woman|person|male|female)-|^family "
+)
 DROPPED: Final = frozenset({
     "clippy", "mag", "data", "tidy", "pray", "witness", "creativity", "dig", "receive", "transport", "extinct",
     "shit", "shitty",  "hankey", "fu", "fuck", "damn", "hell", "sexy", "horny", "sex", "ass", "dick", "bitch",

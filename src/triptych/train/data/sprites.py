@@ -31,6 +31,8 @@ SYMBOLS = 8  # the group that keeps its margins
 PIXELS, INDEX = "sprites-128.npy", "sprites.json"
 SHORTCODES = ("joypixels", "github", "iamcal", "emojibase", "cldr")
 MOST_ENLARGED = 1.6  # a drawing that is tiny in its own frame stays somewhat small
+Box = tuple[int, int, int, int]  # left, top, right, bottom, in pixels
+Row = tuple[str, str, Box]  # code, style, box
 INK = 8  # alpha from which a pixel counts as drawn
 
 
@@ -42,7 +44,7 @@ class Sprite:
     index: int
     code: str
     style: str
-    box: tuple[int, int, int, int]
+    box: Box
 
     @property
     def fluent(self) -> bool:
@@ -99,7 +101,7 @@ def write(folder: Path, art: list[Drawing], known: Mapping[str, Concept], made_f
     folder.mkdir(parents=True, exist_ok=True)
     partial = folder / (PIXELS + ".part")
     pixels = np.lib.format.open_memmap(partial, "w+", np.uint8, (len(art), SIDE, SIDE, 4))
-    rows: list[tuple[str, str, tuple[int, int, int, int]]] = []
+    rows: list[Row] = []
     jobs = [(drawing.source, known[drawing.code].group != SYMBOLS) for drawing in art]
     for n, sprite in enumerate(_each(jobs, processes)):
         pixels[n] = sprite
@@ -109,17 +111,7 @@ def write(folder: Path, art: list[Drawing], known: Mapping[str, Concept], made_f
     with partial.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     partial.replace(folder / PIXELS)
-    drawn = {drawing.code for drawing in art}
-    index = {
-        "version": VERSION,
-        "made_from": made_from,
-        "sha256": digest,
-        "styles": STYLES,
-        "sprites": rows,
-        "concepts": [asdict(concept) for code, concept in known.items() if code in drawn],
-    }
-    (folder / (INDEX + ".part")).write_text(json.dumps(index, ensure_ascii=False))
-    (folder / (INDEX + ".part")).replace(folder / INDEX)
+    _index(folder, known, rows, {"version": VERSION, "made_from": made_from, "sha256": digest})
 
 
 def rasterise(job: tuple[str | bytes, bool]) -> NDArray[np.uint8]:
@@ -149,13 +141,23 @@ def _decode(source: str | bytes, side: int) -> Image.Image:
     return Image.open(io.BytesIO(source)).convert("RGBA")
 
 
-def _box(pixels: NDArray[np.uint8]) -> tuple[int, int, int, int]:
+def _box(pixels: NDArray[np.uint8]) -> Box:
     """(left, top, right, bottom) of what is drawn in (H, W, 4); all of it where nothing is."""
     drawn = pixels[..., 3] >= INK
     rows, columns = np.flatnonzero(drawn.any(1)), np.flatnonzero(drawn.any(0))
     if not len(rows):
         return 0, 0, pixels.shape[1], pixels.shape[0]
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _index(folder: Path, known: Mapping[str, Concept], rows: list[Row], origin: dict[str, Any]) -> None:
+    drawn = {code for code, _, _ in rows}
+    listed = [asdict(concept) for code, concept in known.items() if code in drawn]
+    partial = folder / (INDEX + ".part")
+    partial.write_text(
+        json.dumps({**origin, "styles": STYLES, "sprites": rows, "concepts": listed}, ensure_ascii=False)
+    )
+    partial.replace(folder / INDEX)
 
 
 def _each(jobs: list[tuple[str | bytes, bool]], processes: int) -> Iterator[NDArray[np.uint8]]:

@@ -13,7 +13,7 @@ NUMBERS: Final = re.compile(
     r"^(one|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve|hundred)\b(?!-[a-su-z])|o'clock|-thirty"
 )
 PROPER: Final = re.compile(r"^(Mount|Mrs|Mx|Santa|Tokyo Tower|St\b|Statue|Aries|Taurus|Gemini|Cancer|Leo|Virgo|Libra)")
-SILENT: Final = frozenset({"hour", "honest", "heir", "herb"})  # an hour
+SILENT: Final = frozenset({"hour", "hourglass", "honest", "heir", "herb"})  # an hour
 CONSONANT: Final = re.compile(r"^(uni(?!m)|use|ufo|eu|ewe|one\b|once|ukulele\b)", re.IGNORECASE)
 SPELT: Final = re.compile(r"^([AEFHILMNORSX][A-Z]+|[AEFHILMNORSX])\b(?!-?[a-z])")  # an ATM, an SOS
 UNCOUNTED: Final = frozenset({
@@ -53,6 +53,7 @@ def is_plural(phrase: str) -> bool:
     return (
         noun in UNCOUNTED
         or noun in IRREGULAR.values()
+        or phrase.startswith(("people ", "men ", "women "))
         or bool(NUMBERS.search(phrase) or PROPER.match(phrase))
         or (noun.endswith("s") and noun not in SINGULAR_S and not noun.endswith(("ss", "is", "'s")))
     )

@@ -1,0 +1,90 @@
+"""What a person sees meanwhile: a bar with step, speed and time left, and the picture as it leaves the noise."""
+
+import io
+import time
+from types import TracebackType
+from typing import Self, final
+
+from PIL import Image
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.text import Text
+
+from triptych.service import Job
+from triptych.types import Artifact
+
+__all__ = ["Bar", "halfblocks"]
+
+WIDTH = 48  # columns of a preview at most
+
+
+@final
+class Bar:
+    """A bar on a terminal; nothing at all where there is none."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._began, self._first = console, 0.0, 0
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[told]}"),
+            console=console,
+            auto_refresh=False,
+        )
+        self._task = self._bar.add_task("starting", total=1.0, told="")
+        self._picture: RenderableType = Text()
+        self._preview: Artifact | None = None
+        self._live = Live(self._shown(), console=console, transient=True, refresh_per_second=8)
+
+    def __enter__(self) -> Self:
+        if self._console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.stop()
+
+    def show(self, job: Job) -> None:
+        """The job as it is now."""
+        if not self._console.is_terminal:
+            return
+        now = job.progress
+        if now.preview is not None and now.preview is not self._preview:
+            self._preview = now.preview
+            self._picture = halfblocks(now.preview, min(WIDTH, self._console.width))
+        done, total = round(now.fraction * now.steps * job.request.count), now.steps * job.request.count
+        self._bar.update(self._task, completed=now.fraction, description=now.stage, told=self._told(done, total))
+        self._live.update(self._shown())
+
+    def _told(self, done: int, total: int) -> str:
+        """Step, speed, time left."""
+        if not total or not done:
+            return ""
+        if not self._began:
+            self._began, self._first = time.monotonic(), done
+        passed = time.monotonic() - self._began
+        if done == self._first or not passed:
+            return f"step {done}/{total}"
+        speed = (done - self._first) / passed
+        left = round((total - done) / speed)
+        return f"step {done}/{total}, {speed:.3g} steps/s, {left // 60}:{left % 60:02} left"
+
+    def _shown(self) -> RenderableType:
+        return Group(self._picture, self._bar)
+
+
+def halfblocks(preview: Artifact, columns: int) -> Text:
+    """A picture in a terminal: two pixels a character, one above the other."""
+    image = Image.open(io.BytesIO(preview.data)).convert("RGB")
+    rows = max(1, round(columns * image.height / image.width / 2))
+    pixels = image.resize((columns, 2 * rows)).tobytes()
+    text = Text(no_wrap=True, end="")
+    for row in range(rows):
+        for column in range(columns):
+            upper, lower = (tuple(pixels[3 * (line * columns + column) :][:3]) for line in (2 * row, 2 * row + 1))
+            text.append("▀", "rgb({},{},{}) on rgb({},{},{})".format(*upper, *lower))
+        text.append("\n")
+    return text

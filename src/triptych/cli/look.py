@@ -1,0 +1,106 @@
+"""triptych models and triptych show: what can be made, and how something was made."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from triptych.cli.options import Json
+from triptych.types import Card, Field
+
+__all__ = ["models", "show"]
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="One of them, with every range and default")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the models, and what each takes."""
+    from triptych import client
+
+    cards = client.shared().cards()
+    chosen = cards if name is None else {name: client.choose(cards, name, None)}
+    if as_json:
+        typer.echo(json.dumps({"models": [_told(card) for card in chosen.values()]}))
+    elif name is None:
+        _overview(cards)
+    else:
+        _details(chosen[name])
+
+
+def show(
+    file: Annotated[Path, typer.Argument(help="A picture")],
+    as_json: Json = False,
+) -> None:
+    """Show the recipe inside a file."""
+    from triptych import client, media
+    from triptych.errors import NoRecipe
+    from triptych.media import files
+
+    try:
+        recipe = client.recipe(file)
+    except NoRecipe as problem:
+        text = media.read_parameters(files.read(file), str(file))
+        if text is not None:
+            problem.add_note(f"Another program wrote into it:\n{text}")
+        raise
+    if as_json:
+        typer.echo(json.dumps(recipe))
+        return
+    for name, value in _lines(recipe):
+        typer.echo(f"{name:<22} {value}")
+
+
+def _lines(recipe: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:
+    """Every leaf of the recipe with its dotted name; what is empty is left out."""
+    found: list[tuple[str, str]] = []
+    for name, value in recipe.items():
+        if isinstance(value, Mapping):
+            found += _lines(value, f"{name}." if before in ("", "request.") and name != "request" else before)
+        elif value not in (None, ""):
+            found.append((before + name, str(value)))
+    return found
+
+
+def _overview(cards: Mapping[str, Card]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table("model", "makes", "licence", "what", "takes", box=SIMPLE_HEAD)
+    for card in cards.values():
+        table.add_row(card.name, card.media, card.license, card.summary, card.takes())
+    console = Console()
+    console.print(table)
+    console.print("Ranges and defaults of one: triptych models NAME", highlight=False)
+
+
+def _details(card: Card) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"{card.name}: {card.media}, licence {card.license}. {card.summary}", highlight=False, markup=False)
+    table = Table("takes", "default", "allowed", "", box=SIMPLE_HEAD)
+    for axis in card.axes:
+        table.add_row(axis.name, f"{axis.default:g}", axis.allowed(), "")
+    for name, field in sorted(card.fields.items()):
+        table.add_row(name, _default(field), field.allowed(), field.help)
+    console.print(table)
+
+
+def _default(field: Field) -> str:
+    return "" if field.default in (None, "") else str(field.default)
+
+
+def _told(card: Card) -> dict[str, Any]:
+    fields = {
+        name: {"kind": field.kind, "default": field.default, "allowed": field.allowed(), "help": field.help}
+        for name, field in card.fields.items()
+    }
+    axes = {axis.name: {"default": axis.default, "allowed": axis.allowed()} for axis in card.axes}
+    plain = {"name": card.name, "family": card.family, "medium": card.media, "license": card.license}
+    return {**plain, "summary": card.summary, "axes": axes, "fields": fields}

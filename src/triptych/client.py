@@ -1,0 +1,287 @@
+"""The public interface: load a model by name, make things, save them, make them again. Plain blocking calls."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, final
+
+from triptych import media as medias
+from triptych.errors import Cancelled, FileProblem, InvalidField, UnknownName
+from triptych.media import files
+from triptych.providers.recipe import digest, restore
+from triptych.service import Job, Price, Service, default
+from triptych.service.portal import Portal
+from triptych.types import Artifact, Card, Medium, Progress, Request
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["Handle", "Made", "Media", "again", "load", "models", "recipe"]
+
+PLAIN = {entry.name for entry in fields(Request)} - {"model", "prompt", "inputs", "options"}
+FIRST = "mini"  # the family that ships with the package: what is made where no model is named
+Source = str | PathLike[str] | bytes | Artifact
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Media:
+    """One picture, clip or sound."""
+
+    artifact: Artifact
+
+    @property
+    def data(self) -> bytes:
+        """The file's bytes, the recipe inside."""
+        return self.artifact.data
+
+    @property
+    def recipe(self) -> Mapping[str, Any]:
+        """How to make exactly this one again."""
+        return self.artifact.recipe
+
+    def save(self, path: str | PathLike[str], *, replace: bool = True) -> Path:
+        """Writes it whole or not at all, in the format that the extension names, and returns where.
+
+        replace=False: takes the next free name where this one is taken. Raises FileProblem.
+        """
+        place = Path(path).expanduser()
+        if self.recipe.get("role") == "trace":
+            return files.write(place, medias.exactly(self.artifact, place).data, replace=replace)
+        return files.write(place, medias.convert(self.artifact, medias.mime(place)).data, replace=replace)
+
+    def picture(self) -> "Image.Image":
+        """The picture as a PIL image."""
+        from triptych.media.image import opened
+
+        return opened(self.artifact.data)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, bytes]:
+        """What notebooks show."""
+        return {self.artifact.mime: self.artifact.data}
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What came of a request."""
+
+    media: tuple[Media, ...]
+    recipe: Mapping[str, Any]
+    cost: float  # US dollars
+    seconds: float
+    warnings: tuple[str, ...] = ()
+    trace: Media | None = None
+    job: str = ""
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """One a sample."""
+        first: int = self.recipe["request"]["seed"]
+        return tuple(range(first, first + len(self.media)))
+
+    @classmethod
+    def of(cls, job: Job) -> "Made":
+        """The result of a job that is over. Raises what it failed with."""
+        if job.error is not None:
+            raise job.error
+        if job.result is None:
+            raise Cancelled(f"job {job.id} is {job.state} and its result is no longer in memory.")
+        found = [Media(artifact) for artifact in job.result.artifacts]
+        traces = [one for one in found if one.recipe.get("role") == "trace"]
+        samples = tuple(one for one in found if one.recipe.get("role") != "trace")
+        told = job.result
+        return cls(samples, told.recipe, told.cost, job.seconds, told.warnings, traces[0] if traces else None, job.id)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Handle:
+    """A model by its card; whoever runs it, the calls are these."""
+
+    card: Card
+    service: Service = field(repr=False)
+
+    def make(self, prompt: str, **given: Any) -> Made:
+        """Waits for the result. given: what the card takes (`self.card.takes()`). Raises TriptychError."""
+        *_, last = self.stream(prompt, **given)
+        assert isinstance(last, Made)
+        return last
+
+    def stream(self, prompt: str, **given: Any) -> Iterator[Progress | Made]:
+        """Progress as it comes (with previews where `preview_every` seconds are given), then the result.
+
+        Closing the iterator stops the job within one step. Raises TriptychError.
+        """
+        return _stream(self.service, request(self.card, prompt, **given))
+
+    def price(self, prompt: str, **given: Any) -> Price:
+        """What it would cost, before anything is sent."""
+        return self.service.price(request(self.card, prompt, **given))
+
+
+def load(name: str | None = None, *, service: Service | None = None) -> Handle:
+    """The model of this name; without one, the image model that ships with the package. Raises UnknownName."""
+    chosen = service or shared()
+    cards = chosen.cards()
+    if name is None:
+        return Handle(default_model(cards, "image"), chosen)
+    if name not in cards:
+        raise UnknownName("model", name, cards)
+    return Handle(cards[name], chosen)
+
+
+def models() -> Mapping[str, Card]:
+    """Every model that can be loaded, by name."""
+    return shared().cards()
+
+
+def recipe(source: Source) -> dict[str, Any]:
+    """The recipe inside a file. Raises NoRecipe, or FileProblem where it is no picture at all."""
+    if isinstance(source, Artifact):
+        return medias.read_recipe(source.data, "the file")
+    data, where = _bytes(source)
+    return medias.read_recipe(data, where)
+
+
+def again(source: Source, *, service: Service | None = None, **given: Any) -> Made:
+    """Makes what is in a file once more: on the same machine, the same to the last bit.
+
+    given: fields that are to differ, and inputs that this machine no longer has. Raises TriptychError.
+    """
+    chosen, told = service or shared(), recipe(source)
+    *_, last = _stream(chosen, request_of(told, chosen, **given))
+    assert isinstance(last, Made)
+    return compared(last, told)
+
+
+def compared(made: Made, told: Mapping[str, Any]) -> Made:
+    """What was made again, with a warning for all that was not as the recipe says; of a batch, the one it is of."""
+    found = []
+    for name in ("model", "versions", "device", "dtype", "threads"):
+        was, now = told.get(name), made.recipe.get(name)
+        if was != now:
+            found.append(f"{name} was {was}, is {now}: the result may differ")
+    media = (made.media[told["index"]],) if "index" in told else made.media
+    return replace(made, media=media, warnings=(*made.warnings, *found))
+
+
+def request(card: Card, prompt: str, **given: Any) -> Request:
+    """A request out of plain arguments: the card says which of them are inputs and which are options."""
+    named = {"negative": "negative_prompt", "guidance": "guidance_scale"}
+    said = {named.get(name, name): value for name, value in given.items() if value is not None}
+    inputs = {name for name, entry in card.fields.items() if entry.kind == "artifact"}
+    return Request(
+        model=card.name,
+        prompt=prompt,
+        inputs={name: read(value) for name, value in said.items() if name in inputs},
+        options={name: value for name, value in said.items() if name not in inputs | PLAIN},
+        **{name: value for name, value in said.items() if name in PLAIN},
+    )
+
+
+def request_of(told: Mapping[str, Any], service: Service, **given: Any) -> Request:
+    """The request of a recipe, its inputs found again by their hashes.
+
+    Raises FileProblem where one is missing or has changed, and UnknownName where there is no such model here.
+    """
+    entries: Mapping[str, Mapping[str, str]] = told.get("inputs", {})
+    brought = {name: _input(name, entry, service, given.pop(name, None)) for name, entry in entries.items()}
+    found = restore(told["request"], brought, "the recipe")
+    cards = service.cards()
+    if found.model not in cards:
+        raise UnknownName("model", found.model, cards)
+    changed = request(cards[found.model], found.prompt, **given)
+    plain = {name: getattr(changed, name) for name in PLAIN if name in given}
+    return replace(found, **plain, options={**found.options, **changed.options})
+
+
+def follow(service: Service, job_id: str) -> Iterator[Job]:
+    """A job as it goes on, to its end; closing the iterator cancels it and waits until it has stopped."""
+    over = False
+    try:
+        for job in portal().iterate(service.watch(job_id)):
+            over = job.over
+            yield job
+    finally:
+        if not over:
+            portal().call(service.cancel(job_id))
+            for _ in portal().iterate(service.watch(job_id)):
+                pass
+
+
+def read(source: Source) -> Artifact:
+    """A picture from a path or its bytes. Raises FileProblem."""
+    if isinstance(source, Artifact):
+        return source
+    return medias.artifact(*_bytes(source))
+
+
+def choose(cards: Mapping[str, Card], model: str | None, medium: Medium | None) -> Card:
+    """The card of the model and the medium that were named, if any. Raises UnknownName, InvalidField."""
+    if model is None:
+        return default_model(cards, medium or "image")
+    if model not in cards:
+        raise UnknownName("model", model, cards)
+    card = cards[model]
+    if medium not in (None, card.media):
+        raise InvalidField("model", model, f"a model that makes {medium} ({_names(cards, str(medium)) or 'none here'})")
+    return card
+
+
+def default_model(cards: Mapping[str, Card], medium: Medium) -> Card:
+    """The model for a medium where none is named: the one that ships, else the first. Raises UnknownName."""
+    fitting = [card for card in cards.values() if card.media == medium]
+    if not fitting:
+        there = sorted({card.media for card in cards.values()})
+        raise UnknownName("medium", medium, [f"{kind} ({_names(cards, kind)})" for kind in there])
+    return next((card for card in fitting if card.family == FIRST), fitting[0])
+
+
+@cache
+def portal() -> Portal:
+    """The one event loop of this process."""
+    return Portal()
+
+
+@cache
+def shared() -> Service:
+    """The one service of this process."""
+    return default()
+
+
+def _stream(service: Service, asked: Request) -> Iterator[Progress | Made]:
+    job = portal().call(service.submit(asked))
+    for now in follow(service, job.id):
+        if not now.over:
+            yield now.progress
+        job = now
+    made = Made.of(job)
+    portal().call(service.release(job.id))
+    yield made
+
+
+def _input(name: str, entry: Mapping[str, str], service: Service, given: Source | None) -> Artifact:
+    if given is None:
+        found = service.input(entry)
+        if found is not None:
+            return found
+        told = f"{entry.get('file', 'a file')} with sha256 {entry['sha256'][:12]}"
+        raise FileProblem(f"the {name} ({told}) is not kept on this machine. Give the file: --{name} FILE.")
+    artifact = read(given)
+    if digest(artifact) != entry["sha256"]:
+        raise FileProblem(f"the {name} has changed: its sha256 should begin with {entry['sha256'][:12]}.")
+    return artifact
+
+
+def _bytes(source: str | PathLike[str] | bytes) -> tuple[bytes, str]:
+    if isinstance(source, bytes):
+        return source, "the file"
+    path = Path(source).expanduser()
+    return files.read(path), str(path)
+
+
+def _names(cards: Mapping[str, Card], medium: str) -> str:
+    return ", ".join(card.name for card in cards.values() if card.media == medium)

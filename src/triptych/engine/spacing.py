@@ -1,0 +1,251 @@
+"""Spacings: where along the path a sampler stops. A spacing gives (steps + 1,) decreasing times, float64.
+
+"Timestep" spacings count on the training table, entry n of N at t = (n + 1) / N (N = 1000 for continuous paths);
+"clock" spacings place the frame's clock (sigma / alpha, or t on the straight path) and end at data.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import final
+
+import numpy.polynomial
+import torch
+from torch import Tensor
+
+from triptych.engine.frame import Frame
+from triptych.engine.path import Discrete, Path
+
+__all__ = [
+    "SPACINGS",
+    "Beta",
+    "Exponential",
+    "Karras",
+    "Leading",
+    "Linspace",
+    "Listed",
+    "ResolutionShifted",
+    "Shifted",
+    "Spacing",
+    "sgm_uniform",
+    "trailing",
+    "uniform",
+]
+
+Spacing = Callable[[Path, int, int], Tensor]
+"""(path, steps, latents per sample: the product of their axes) -> (steps + 1,)."""
+
+
+def uniform(path: Path, steps: int, latents: int) -> Tensor:
+    """Equal steps of t from noise to data."""
+    return torch.linspace(1, 0, steps + 1, dtype=torch.float64)
+
+
+def entries(path: Path) -> int:
+    """How many timesteps the path was trained on; 1000 for continuous ones."""
+    return path.entries if isinstance(path, Discrete) else 1000
+
+
+def at_timesteps(path: Path, timesteps: Tensor, end: float) -> Tensor:
+    """The times of (steps,) timesteps, then the end."""
+    times = (timesteps.double() + 1) / entries(path)
+    return torch.cat([times, times.new_tensor([end])])
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Linspace:
+    """Both ends of the table, and equal steps between (arXiv:2305.08891, table 2).
+
+    end: the time after the last step, 0 for data; last: the last time before it, the table's first entry if None.
+    """
+
+    end: float = 0.0
+    last: float | None = None
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        count = entries(path)
+        final_step = 0.0 if self.last is None else self.last * count - 1
+        return at_timesteps(path, torch.linspace(count - 1, final_step, steps, dtype=torch.float64), self.end)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Leading:
+    """Multiples of N // steps plus an offset: never the noisiest entry (arXiv:2305.08891, table 2).
+
+    end: the time after the last step: 0, or 1 / N for models sampled with `set_alpha_to_one = False`.
+    """
+
+    offset: int = 1
+    end: float = 0.0
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        count = entries(path)
+        timesteps = torch.arange(steps).flip(0) * (count // steps) + self.offset
+        return at_timesteps(path, timesteps.clamp(max=count - 1), self.end)
+
+
+def trailing(path: Path, steps: int, latents: int) -> Tensor:
+    """From the noisiest entry down by N / steps (arXiv:2305.08891, table 2)."""
+    count = entries(path)
+    timesteps = (count - torch.arange(steps, dtype=torch.float64) * count / steps).round() - 1
+    return at_timesteps(path, timesteps, 0.0)
+
+
+def sgm_uniform(path: Path, steps: int, latents: int) -> Tensor:
+    """Equal steps over the table, the last of them straight to data."""
+    count = entries(path)
+    return at_timesteps(path, torch.linspace(count - 1, 0, steps + 1, dtype=torch.float64)[:-1], 0.0)
+
+
+def clocks(path: Path) -> tuple[Tensor, Tensor]:
+    """The clock at the noisiest finite time and at the table's first entry."""
+    frame, count = Frame(path), entries(path)
+    ends = torch.tensor([1.0, 1 - 1 / count, 1 / count], dtype=torch.float64)
+    noisy, below, clean = frame.clock(ends)
+    return (noisy if noisy.isfinite() else below), clean
+
+
+def at_clocks(path: Path, values: Tensor) -> Tensor:
+    return torch.cat([Frame(path).time(values), values.new_zeros(1)]).clamp(0, 1)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Karras:
+    """Equal steps of clock^(1 / rho) (arXiv:2206.00364, equation 5); largest, smallest: the ends, the path's if None."""
+
+    rho: float = 7.0
+    largest: float | None = None
+    smallest: float | None = None
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        high, low = (value ** (1 / self.rho) for value in _ends(path, self.largest, self.smallest))
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        return at_clocks(path, (high + ramp * (low - high)) ** self.rho)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Exponential:
+    """Equal steps of log clock: of log-SNR / 2 where the clock is sigma / alpha (arXiv:2206.00927, section 3.4)."""
+
+    largest: float | None = None
+    smallest: float | None = None
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        high, low = (value.log() for value in _ends(path, self.largest, self.smallest))
+        ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
+        return at_clocks(path, (high + ramp * (low - high)).exp())
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Beta:
+    """Quantiles of a beta distribution between the ends of the clock: dense at both (arXiv:2407.12173, equation 7)."""
+
+    alpha: float = 0.6
+    beta: float = 0.6
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        high, low = clocks(path)
+        shares = torch.linspace(1, 0, steps, dtype=torch.float64)
+        return at_clocks(path, low + beta_quantiles(shares, self.alpha, self.beta) * (high - low))
+
+
+def beta_quantiles(shares: Tensor, alpha: float, beta: float) -> Tensor:
+    """The inverse of the regularised incomplete beta function at (n,) shares in [0, 1], to 1e-9 or better.
+
+    Both halves are integrated in the variable that makes their end regular, x = u^(1 / alpha) on the left, and each
+    share is then found by bisection.
+    """
+    total = math.exp(math.lgamma(alpha) + math.lgamma(beta) - math.lgamma(alpha + beta))
+    nodes, masses = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(64))
+    nodes, masses = (nodes + 1) / 2, masses / 2
+
+    def left(x: Tensor, a: float, b: float) -> Tensor:
+        """The integral of z^(a - 1) (1 - z)^(b - 1) from 0 to x <= 1/2, by z = x u^(1 / a)."""
+        z = x[:, None] * nodes ** (1 / a)
+        return x**a / a * ((1 - z) ** (b - 1) @ masses)
+
+    def cumulative(x: Tensor) -> Tensor:
+        low, high = left(x.clamp(max=0.5), alpha, beta), left((1 - x).clamp(max=0.5), beta, alpha)
+        return torch.where(x <= 0.5, low / total, 1 - high / total)
+
+    low, high = torch.zeros_like(shares), torch.ones_like(shares)
+    for _ in range(60):
+        middle = (low + high) / 2
+        below = cumulative(middle) < shares
+        low, high = torch.where(below, middle, low), torch.where(below, high, middle)
+    return (low + high) / 2
+
+
+def _ends(path: Path, largest: float | None, smallest: float | None) -> tuple[Tensor, Tensor]:
+    high, low = clocks(path)
+    return (
+        high if largest is None else high.new_tensor(largest),
+        low if smallest is None else low.new_tensor(smallest),
+    )
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A family's own times, of one number of steps."""
+
+    times: tuple[float, ...]
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        if steps != len(self.times) - 1:
+            raise ValueError(f"{steps} steps asked, the listed times have {len(self.times) - 1}")
+        return torch.tensor(self.times, dtype=torch.float64)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Shifted:
+    """t -> shift t / (1 + (shift - 1) t): more steps in the noise, for larger latents (arXiv:2403.03206, equation 23)."""
+
+    shift: float
+    base: Spacing = uniform
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        return shift_by(self.base(path, steps, latents), self.shift)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ResolutionShifted:
+    """A shift that grows with the latents: mu linear in their tokens, and the shift exp(mu), or mu itself where scale is the identity.
+
+    Flux.1's rule. tokens: latents / per_token; (tokens, mu) at two points give the line.
+    """
+
+    base: Spacing = uniform
+    few: tuple[float, float] = (256, 0.5)
+    many: tuple[float, float] = (4096, 1.15)
+    per_token: int = 4
+    scale: Callable[[float], float] = math.exp
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        rise = (self.many[1] - self.few[1]) / (self.many[0] - self.few[0])
+        mu = self.few[1] + rise * (latents / self.per_token - self.few[0])
+        return shift_by(self.base(path, steps, latents), self.scale(mu))
+
+
+def shift_by(times: Tensor, shift: float) -> Tensor:
+    """Times of any shape in [0, 1], their odds t / (1 - t) multiplied by `shift`."""
+    return shift * times / (1 + (shift - 1) * times)
+
+
+SPACINGS: dict[str, Spacing] = {
+    "uniform": uniform,
+    "linspace": Linspace(),
+    "leading": Leading(),
+    "trailing": trailing,
+    "karras": Karras(),
+    "exponential": Exponential(),
+    "sgm_uniform": sgm_uniform,
+    "beta": Beta(),
+}

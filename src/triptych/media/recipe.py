@@ -1,0 +1,89 @@
+"""The recipe inside a picture file: how it is written and how it is read back.
+
+PNG: text chunks `triptych` (JSON) and `parameters` (AUTOMATIC1111's text). WebP and JPEG: EXIF ImageDescription (JSON)
+and UserComment (AUTOMATIC1111's text, as its own files have it). GIF: the comment. The JSON comes back exactly.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from triptych.errors import FileProblem, NoRecipe
+from triptych.media.parameters import parameters
+
+__all__ = ["FORMAT", "exif", "find_parameters", "find_recipe", "from_text", "png_text", "to_text"]
+
+FORMAT = 1  # the version of the recipe on disk, under the key "triptych"
+DESCRIPTION, COMMENT, EXIF = 0x010E, 0x9286, 0x8769
+UNICODE = b"UNICODE\0"
+ROOM = 65_000  # bytes that a JPEG has for EXIF
+
+
+def to_text(recipe: Mapping[str, Any]) -> str:
+    """The recipe as JSON in plain ASCII, so that every container carries every prompt."""
+    return json.dumps(recipe, separators=(",", ":"))
+
+
+def from_text(text: str, where: str) -> dict[str, Any]:
+    """The recipe of this JSON. Raises FileProblem where it is none, or of a version that is unknown here."""
+    try:
+        recipe = json.loads(text)
+    except ValueError as problem:
+        raise FileProblem(f"{where}: the recipe inside is damaged ({problem}).") from problem
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("request"), dict):
+        raise FileProblem(f"{where}: the recipe inside is damaged (no request in it).")
+    if recipe.get("triptych") != FORMAT:
+        found = recipe.get("triptych")
+        raise FileProblem(f"{where}: recipe of version {found!r}; this triptych reads version {FORMAT}. Update it.")
+    return recipe
+
+
+def png_text(recipe: Mapping[str, Any]) -> PngInfo:
+    """What a PNG of this recipe says in its text chunks."""
+    info = PngInfo()
+    if recipe:
+        info.add_text("parameters", parameters(recipe))
+        info.add_text("triptych", to_text(recipe))
+    return info
+
+
+def exif(recipe: Mapping[str, Any]) -> bytes:
+    """The EXIF block of a WebP or JPEG. The parameters give way where both do not fit. Raises FileProblem."""
+    if not recipe:
+        return b""
+    block = Image.Exif()
+    block[DESCRIPTION] = to_text(recipe)
+    comment = block.get_ifd(EXIF)
+    comment[COMMENT] = UNICODE + parameters(recipe).encode("utf-16-be")
+    if len(block.tobytes()) > ROOM:
+        del comment[COMMENT]
+    data = block.tobytes()
+    if len(data) > ROOM:
+        raise FileProblem(f"the recipe takes {len(data)} bytes, {ROOM} fit into EXIF. Save as .png instead.")
+    return data
+
+
+def find_recipe(image: Image.Image, where: str) -> dict[str, Any]:
+    """The recipe in an opened picture. Raises NoRecipe or FileProblem."""
+    text = image.info.get("triptych")
+    if isinstance(text, str):
+        return from_text(text, where)
+    for told in (image.getexif().get(DESCRIPTION), image.info.get("comment")):  # the latter is a GIF's
+        text = told.decode("ascii", "replace") if isinstance(told, bytes) else told
+        if isinstance(text, str) and text.startswith('{"triptych":'):
+            return from_text(text, where)
+    raise NoRecipe(f"{where} does not say how it was made: no recipe of triptych is in it.")
+
+
+def find_parameters(image: Image.Image) -> str | None:
+    """AUTOMATIC1111's text, whoever wrote it."""
+    text = image.info.get("parameters")
+    if isinstance(text, str):
+        return text
+    comment = image.getexif().get_ifd(EXIF).get(COMMENT)
+    if isinstance(comment, bytes) and comment.startswith(UNICODE):
+        return comment[len(UNICODE) :].decode("utf-16-be", "replace")
+    return None

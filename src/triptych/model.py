@@ -1,0 +1,255 @@
+"""A model and its one loop: prompt to conditioning, seed to noise, noise along the path to latents, latents to samples.
+
+Everything that a request may say about the walk is composed here out of the engine's parts, and nothing about files.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Protocol, final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from triptych.engine.codec import Codec, latent_shape
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.denoiser import Denoiser, NetworkDenoiser, v_target
+from triptych.engine.guidance import (
+    GUIDANCES,
+    ClassifierFree,
+    Interval,
+    Keep,
+    Rescaled,
+    rows,
+    tensors,
+    unguided,
+)
+from triptych.engine.noise import SeededNoise
+from triptych.engine.path import Path
+from triptych.engine.samplers import SAMPLERS, Sampler, Step
+from triptych.engine.spacing import SPACINGS, Spacing, uniform
+from triptych.errors import BrokenResult, InvalidField, NotFinite, UnknownName
+from triptych.types import Card, Request
+
+__all__ = ["Encoder", "Guide", "Model", "decode", "generate", "walked"]
+
+
+class Encoder(Protocol):
+    """A prompt, and whatever else of the request the network is told, to a conditioning of batch 1.
+
+    The conditioning lies on the device where the denoiser runs; `generate` repeats it for every sample.
+    """
+
+    def __call__(self, request: Request, prompt: str) -> Conditioning: ...
+
+
+Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
+"""(denoiser, guidance scale, conditioning of the negative prompt) -> the denoiser that is sampled from."""
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead."""
+
+    card: Card
+    encoder: Encoder
+    denoiser: Denoiser
+    codec: Codec
+    spacing: Spacing = uniform
+    guide: Guide = ClassifierFree
+
+
+def generate(
+    model: Model,
+    request: Request,
+    init: Tensor | None = None,
+    mask: Tensor | None = None,
+    strength: float | None = None,
+) -> Iterator[Step]:
+    """Walks the path: a `Step` before each move and one for the result, whose x_t is what `decode` takes.
+
+    request: resolved by the model's card, with a seed. Its options may hold guidance (a name of GUIDANCES, its knobs
+    as guidance_KNOB), guidance_rescale, guidance_start and guidance_stop (shares of the path, from the noise on), and
+    the sampler's eta; what the chosen one does not take is refused, so cards leave the defaults of knobs None.
+    init: samples (1 or count, c, *samples) in [-1, 1] to start from. mask: (1 or count, 1, *samples) in [0, 1], 1
+    where the init may change. strength: the share of the path that is walked; None: the request's.
+    Closing the generator stops the walk. Raises InvalidField and UnknownName at once, NotFinite on the way.
+    """
+    seed, steps = _said("seed", request.seed), _said("steps", request.steps)
+    if request.spacing is not None and request.spacing not in SPACINGS:
+        raise UnknownName("spacing", request.spacing, SPACINGS)
+    _check_guidance(request)
+    _check_samples(model.card, request, init, mask)
+    share = _share(request, init, strength)
+    walk = _Walk(seed, steps, walked(steps, share), _sampler(request))
+    return _walk(model, request, walk, init, mask)
+
+
+def walked(steps: int, strength: float) -> int:
+    """How many of these steps are walked: the whole ones within this share of the path. Raises InvalidField."""
+    count = min(int(steps * strength), steps)
+    if count < 1:
+        raise InvalidField("strength", strength, f"{1 / steps:g} or more with {steps} steps", "Or take more steps.")
+    return count
+
+
+LEAST = 2 / 255  # peak to peak, one level of 8 bits: below it a file would hold nothing
+
+
+@torch.no_grad()
+def decode(model: Model, latents: Tensor) -> Tensor:
+    """Latents (B, C, *latents) to samples (B, c, *samples), about [-1, 1]. Raises NotFinite, BrokenResult."""
+    samples = model.codec.decode(latents.float()).float()
+    if not bool(torch.isfinite(samples).all()):
+        raise NotFinite("decoding", advice="Try --dtype float32: some codecs overflow in float16.")
+    low, high = samples.flatten(1).amin(1).tolist(), samples.flatten(1).amax(1).tolist()
+    for number, (least, most) in enumerate(zip(low, high, strict=True), 1):
+        if most - least < LEAST:
+            raise BrokenResult(
+                f"sample {number} of {len(low)} is {least:.3f} from end to end: nothing to see or hear. "
+                "Try another seed, a lower guidance_scale or --dtype float32."
+            )
+    return samples
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class _Walk:
+    seed: int
+    steps: int  # of the whole path
+    walked: int  # the last of them
+    sampler: Sampler
+
+
+@torch.no_grad()
+def _walk(model: Model, request: Request, walk: _Walk, init: Tensor | None, mask: Tensor | None) -> Iterator[Step]:
+    path, shape = model.denoiser.path, latent_shape(model.codec, model.card.lengths(request))
+    cond = _told(model, request, request.prompt)
+    device = next((tensor.device for tensor in tensors(cond)), torch.device("cpu"))
+    spacing = model.spacing if request.spacing is None else SPACINGS[request.spacing]
+    times = spacing(path, walk.steps, math.prod(shape[1:]))[-walk.walked - 1 :]
+    noise = SeededNoise([walk.seed + n for n in range(request.count)])
+    eps, denoiser = noise.draw(shape).to(device), _guided(model, request)
+    x_t = _spread(path, times[0]) * eps
+    if init is not None:
+        known = model.codec.encode(init.to(device)).float().expand_as(eps)
+        start = path.perturb(known, eps, times[0])
+        free = None if mask is None else _shrunk(mask.to(device), shape[1:])
+        # A whole walk keeps nothing of the init where it may change; a part of it starts from the init everywhere.
+        x_t = start if free is None or walk.walked < walk.steps else torch.lerp(start, x_t, free.expand_as(x_t))
+        denoiser = denoiser if free is None else Keep(denoiser, known, free)
+    for number, step in enumerate(walk.sampler(denoiser, x_t, times, cond, noise), 1):
+        if not bool(torch.isfinite(step.x_t).all() & torch.isfinite(step.prediction.x_0).all()):
+            advice = "Try --dtype float32, a lower guidance_scale or sampler euler."
+            raise NotFinite("sampling", min(number, walk.walked), advice)
+        yield step
+
+
+def _said(name: str, value: int | None) -> int:
+    if value is None:
+        raise InvalidField(name, None, "a whole number", "Resolve the request by the model's card, and choose a seed.")
+    return value
+
+
+def _told(model: Model, request: Request, prompt: str) -> Conditioning:
+    return rows(model.encoder(request, prompt), torch.zeros(request.count, dtype=torch.long))
+
+
+def _spread(path: Path, t: Tensor) -> Tensor:
+    """() the standard deviation of x_t for data of unit variance: one on a variance-preserving path."""
+    t = t.double()
+    return torch.hypot(path.alpha(t), path.sigma(t)).float()
+
+
+def _shrunk(mask: Tensor, latents: Sequence[int]) -> Tensor:
+    """(B, 1, *samples) to (B, 1, *latents): the share of each latent's samples that may change."""
+    return interpolate(mask.float(), tuple(latents), mode="area")
+
+
+def _guided(model: Model, request: Request) -> Denoiser:
+    """The model's denoiser under all the guidance that the request asks for."""
+    scale, options = request.guidance_scale, request.options
+    name, phi = options.get("guidance"), options.get("guidance_rescale") or 0.0
+    if scale is None or scale == 1 or (name is None and model.guide is unguided):
+        return model.denoiser
+    uncond = _told(model, request, request.negative_prompt or "")
+    if name is None and not phi:
+        guided = model.guide(model.denoiser, scale, uncond)
+    else:
+        entry = GUIDANCES[name or "cfg"]
+        given = {knob: options.get(f"guidance_{knob}") for knob in entry.knobs}
+        knobs = {knob: value for knob, value in given.items() if value is not None}
+        if entry.empty:
+            knobs["empty"] = _told(model, request, "")
+        named = entry.build(model.denoiser, scale, uncond, **knobs)
+        target = model.denoiser.target if isinstance(model.denoiser, NetworkDenoiser) else v_target
+        guided = Rescaled(named, phi, target) if phi else named
+    start, stop = _interval(request)
+    return guided if (start, stop) == (0, 1) else Interval(guided, model.denoiser, start, stop)
+
+
+def _interval(request: Request) -> tuple[float, float]:
+    """The times where guidance acts; the request gives shares of the path already walked, which run the other way."""
+    first, last = request.options.get("guidance_start") or 0.0, request.options.get("guidance_stop")
+    last = 1.0 if last is None else last
+    if not 0 <= first < last <= 1:
+        allowed = "0 <= guidance_start < guidance_stop <= 1"
+        raise InvalidField("guidance_start", first, allowed, f"guidance_stop is {last:g}.")
+    return 1 - last, 1 - first
+
+
+def _check_guidance(request: Request) -> None:
+    name = request.options.get("guidance") or "cfg"
+    if name not in GUIDANCES:
+        raise UnknownName("guidance", name, GUIDANCES)
+    for other, entry in GUIDANCES.items():
+        for key in (f"guidance_{knob}" for knob in entry.knobs if knob not in GUIDANCES[name].knobs):
+            if request.options.get(key) is not None:
+                raise InvalidField(key, request.options[key], f"none with guidance {name}", f"It belongs to {other}.")
+    if request.options.get("guidance_rescale") and not GUIDANCES[name].rescalable:
+        raise InvalidField("guidance_rescale", request.options["guidance_rescale"], f"0 with guidance {name}")
+    _interval(request)
+
+
+def _check_samples(card: Card, request: Request, init: Tensor | None, mask: Tensor | None) -> None:
+    lengths = card.lengths(request)
+    for name, given in (("init", init), ("mask", mask)):
+        if given is not None and (tuple(given.shape[2:]) != lengths or given.shape[0] not in (1, request.count)):
+            allowed = f"1 or {request.count} of {' x '.join(map(str, lengths))} samples"
+            raise InvalidField(name, tuple(given.shape), allowed, "Crop or resize it.")
+    if mask is None:
+        return
+    if init is None:
+        raise InvalidField("mask", tuple(mask.shape), "none without an init", "Give what is to be kept as init.")
+    if mask.shape[1] != 1 or not bool(((mask >= 0) & (mask <= 1)).all()):
+        raise InvalidField("mask", tuple(mask.shape), "one channel of numbers in [0, 1], 1 where the init may change")
+
+
+def _share(request: Request, init: Tensor | None, strength: float | None) -> float:
+    share = request.strength if strength is None else strength
+    if init is None and share not in (None, 1):
+        raise InvalidField("strength", share, "1 without an init", "Give an init to start from.")
+    share = 1.0 if share is None else share
+    if not 0 <= share <= 1:
+        raise InvalidField("strength", share, "0 to 1")
+    return share
+
+
+def _sampler(request: Request) -> Sampler:
+    """The sampler of the request's name, with the eta that its options set."""
+    name = request.sampler or "euler"
+    if name not in SAMPLERS:
+        raise UnknownName("sampler", name, SAMPLERS)
+    sampler, eta = SAMPLERS[name], request.options.get("eta")
+    if eta is None:
+        return sampler
+    if not _has_eta(sampler):
+        owners = ", ".join(name for name, each in SAMPLERS.items() if _has_eta(each))
+        raise InvalidField("eta", eta, f"none with sampler {name}", f"Those that draw noise take it: {owners}.")
+    return replace(sampler, eta=eta)  # type: ignore[type-var]  # a dataclass, as _has_eta has seen
+
+
+def _has_eta(sampler: Sampler) -> bool:
+    return is_dataclass(sampler) and any(field.name == "eta" for field in fields(sampler))

@@ -1,0 +1,53 @@
+"""Who makes things: the local machine and every vendor, behind the same few verbs."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol, final
+
+from triptych.types import Card, Event, Request, Ticket
+
+__all__ = ["Price", "Provider"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a request costs in US dollars, before anything is sent; exact or the most that it can be."""
+
+    dollars: float = 0.0
+    exact: bool = True
+
+
+class Provider(Protocol):
+    """Submit, watch, cancel; a ticket survives a restart, and watching it again goes on where it stopped."""
+
+    @property
+    def name(self) -> str: ...
+
+    def cards(self) -> Mapping[str, Card]:
+        """What can be asked for, by name; quick, and without the tensor library."""
+        ...
+
+    def price(self, request: Request) -> Price:
+        """Raises RequestError where the request cannot be."""
+        ...
+
+    async def submit(self, request: Request) -> Ticket:
+        """Checks everything that can be checked early, and takes the request in. Raises RequestError."""
+        ...
+
+    def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
+        """Progress, then one Result. Raises TriptychError; Cancelled after `cancel`."""
+        ...
+
+    async def cancel(self, ticket: Ticket) -> None:
+        """Asks a running ticket to stop; its watcher sees Cancelled. One that is over stays as it is."""
+        ...
+
+    def kept(self, ticket: Ticket) -> str:
+        """What a ticket that stopped has left to go on from, in words; empty where there is nothing."""
+        ...
+
+    async def forget(self, ticket: Ticket) -> None:
+        """The result is safe, or nobody wants it: what was kept may go."""
+        ...

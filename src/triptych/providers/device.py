@@ -1,0 +1,47 @@
+"""Which device and dtype a request runs on, and what running out of its memory means."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from triptych import families
+from triptych.errors import GenerationError, InvalidField
+from triptych.types import Request
+
+__all__ = ["out_of_memory", "pick_device", "pick_dtype"]
+
+MEMORY = "out of memory. Ask for a smaller size or a smaller batch_size, or run it elsewhere: --device cpu."
+SAID = ("can't allocate memory", "out of memory")  # by allocators that raise nothing more telling than RuntimeError
+
+
+def pick_device(name: str) -> str:
+    """The device of this name; "auto" is the first GPU, else the CPU. Raises InvalidField where it is not there."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    there = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    if name in there or (name == "cuda" and len(there) > 1 and "cuda:0" in there):
+        return name
+    raise InvalidField("device", name, f"one of auto, {', '.join(there)}")
+
+
+def pick_dtype(request: Request) -> str:
+    """The dtype that the request names; "auto" is what the card's settings say, else float32."""
+    asked: str = request.options["dtype"]
+    if asked != "auto":
+        return asked
+    return str(families.cards()[request.model].settings.get("dtype", "float32"))
+
+
+@contextmanager
+def out_of_memory() -> Iterator[None]:
+    """Running out of memory is an error that says what to do."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as problem:
+        raise GenerationError(MEMORY) from problem
+    except RuntimeError as problem:
+        if not any(words in str(problem) for words in SAID):
+            raise
+        raise GenerationError(MEMORY) from problem

@@ -1,0 +1,142 @@
+"""The machine at hand as one more provider: asynchronous outside, one thread hop, one job at a time on a device."""
+
+import asyncio
+import secrets
+import threading
+from collections.abc import AsyncIterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, final
+
+from triptych import families
+from triptych.errors import InvalidField, UnknownName
+from triptych.media import image
+from triptych.providers import Price
+from triptych.providers.latents import Latents
+from triptych.types import Card, Event, Field, Request, Ticket
+
+if TYPE_CHECKING:
+    from triptych.providers.work import Bench
+
+__all__ = ["OPTIONS", "Local"]
+
+SEEDS = 2**32
+
+OPTIONS: Mapping[str, Field] = {  # what every model takes when it runs here
+    "device": Field("str", default="auto", help="cpu, cuda, cuda:1, mps; auto: the first GPU, else the CPU"),
+    "dtype": Field("str", default="auto", choices=("auto", "float32", "bfloat16", "float16"), help="of the networks"),
+    "preview_every": Field("float", default=0.0, minimum=0, help="seconds between previews; 0: none"),
+    "trace": Field(
+        "str", default="none", choices=("none", "png", "mp4", "gif", "webp"), help="show the first sample's path"
+    ),
+}
+
+
+@final
+class Local:
+    """Every family that is installed, run in this process."""
+
+    name = "local"
+
+    def __init__(self, folder: Path) -> None:
+        """folder: where latents wait until they are decoded."""
+        self._folder = folder
+        self._bench: Bench | None = None
+        self._stops: dict[str, threading.Event] = {}
+
+    def cards(self) -> Mapping[str, Card]:
+        return {name: replace(card, fields={**OPTIONS, **card.fields}) for name, card in families.cards().items()}
+
+    def price(self, request: Request) -> Price:
+        """Nothing: the machine is paid for."""
+        self._resolve(request)
+        return Price()
+
+    async def submit(self, request: Request) -> Ticket:
+        """Raises InvalidField, or FileProblem where an input is no picture."""
+        return Ticket(self.name, self._resolve(request), secrets.token_hex(8))
+
+    async def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
+        """Runs what is left to do of the ticket. Raises TriptychError."""
+        loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | BaseException | None]()
+        stop = self._stops.setdefault(ticket.remote_id, threading.Event())
+        worker = threading.Thread(target=self._work, args=(ticket, stop, loop, events), daemon=True)
+        worker.start()
+        try:
+            while (event := await events.get()) is not None:
+                if isinstance(event, BaseException):
+                    raise event
+                yield event
+        finally:
+            stop.set()
+            self._stops.pop(ticket.remote_id, None)
+
+    async def cancel(self, ticket: Ticket) -> None:
+        """The worker looks after every step."""
+        self._stops.setdefault(ticket.remote_id, threading.Event()).set()
+
+    def kept(self, ticket: Ticket) -> str:
+        return self._latents(ticket).tell(ticket.request)
+
+    async def forget(self, ticket: Ticket) -> None:
+        self._latents(ticket).remove()
+
+    def _latents(self, ticket: Ticket) -> Latents:
+        return Latents(self._folder / ticket.remote_id)
+
+    def _work(
+        self,
+        ticket: Ticket,
+        stop: threading.Event,
+        loop: asyncio.AbstractEventLoop,
+        events: asyncio.Queue[Event | BaseException | None],
+    ) -> None:
+        """The thread: every event, then what went wrong or None."""
+        last: BaseException | None = None
+        try:
+            from triptych.providers.work import Bench
+
+            self._bench = self._bench or Bench()
+            for event in self._bench.run(ticket.request, self._latents(ticket), stop):
+                loop.call_soon_threadsafe(events.put_nowait, event)
+        except BaseException as problem:  # it crosses the thread and is raised by the watcher
+            last = problem
+        with suppress(RuntimeError):  # nobody is left to hear it
+            loop.call_soon_threadsafe(events.put_nowait, last)
+
+    def _resolve(self, request: Request) -> Request:
+        cards = self.cards()
+        if request.model not in cards:
+            raise UnknownName("model", request.model, cards)
+        card = cards[request.model]
+        resolved = card.resolve(_sized(card, request))
+        if "mask" in resolved.inputs and "init" not in resolved.inputs:
+            raise InvalidField("mask", "a file", "only beside an init", "Give the picture that is to change as init.")
+        return replace(resolved, seed=_seed(resolved))
+
+
+def _sized(card: Card, request: Request) -> Request:
+    """The size of the init where none is asked for and the model can make it. Reads every input."""
+    if not {"height", "width"} <= {axis.name for axis in card.axes}:
+        return request
+    sizes = {name: image.picture(value.data, f"the {name}").size for name, value in request.inputs.items()}
+    if "init" not in sizes or request.width is not None or request.height is not None:
+        return request
+    width, height = sizes["init"]
+    fitting = replace(request, width=width, height=height)
+    try:
+        card.lengths(fitting)
+    except InvalidField:
+        return request
+    return fitting
+
+
+def _seed(request: Request) -> int:
+    """A seed that leaves room for all samples. Raises InvalidField."""
+    room = SEEDS - request.count
+    if request.seed is None:
+        return secrets.randbelow(room + 1)
+    if request.seed > room:
+        raise InvalidField("seed", request.seed, f"0 to {room} with count {request.count}")
+    return request.seed

@@ -1,0 +1,231 @@
+"""What one ticket is on this machine: load, denoise, keep the latents, decode, encode. Blocking; lives in a thread."""
+
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from triptych import families
+from triptych.engine.noise import SeededNoise
+from triptych.errors import Cancelled, GenerationError
+from triptych.media import image
+from triptych.media import trace as traces
+from triptych.model import Model, decode, generate, walked
+from triptych.providers.device import out_of_memory, pick_device, pick_dtype
+from triptych.providers.latents import Group, Latents, groups
+from triptych.providers.recipe import recipe
+from triptych.types import Artifact, Event, Progress, Request, Result
+
+__all__ = ["Bench"]
+
+WAIT = 0.1  # seconds between looks at whether the device is free
+PREVIEW = 256  # pixels, the longer side of a preview at most
+SLOWEST_TRACE = 60.0  # seconds of decoding that a trace may take; beyond, latents are shown projected
+
+
+@final
+class Bench:
+    """Holds the model that was used last, and a lock for each device."""
+
+    def __init__(self) -> None:
+        self._locks: dict[str, threading.Lock] = {}
+        self._models: dict[tuple[str, str, str], Model] = {}
+        self._guard = threading.Lock()
+
+    def run(self, request: Request, kept: Latents, stop: threading.Event) -> Iterator[Event]:
+        """Progress, then the Result of a resolved request; whole groups that are kept are only decoded.
+
+        Raises TriptychError; Cancelled within a step of `stop` being set.
+        """
+        device = pick_device(request.options["device"])
+        yield Progress(0.0, f"waiting for {device}")
+        with self._held(device, stop), out_of_memory(), torch.no_grad():
+            yield Progress(0.0, "loading")
+            model = self._model(request, device)
+            check(stop)
+            yield from Run(model, request, kept, stop, device).events()
+
+    @contextmanager
+    def _held(self, device: str, stop: threading.Event) -> Iterator[None]:
+        with self._guard:
+            lock = self._locks.setdefault(device, threading.Lock())
+        while not lock.acquire(timeout=WAIT):
+            check(stop)
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _model(self, request: Request, device: str) -> Model:
+        card = families.cards()[request.model]
+        key = (card.name, device, pick_dtype(request))
+        if key not in self._models:
+            families.fingerprint(card)  # says which file is missing before anything heavy begins
+            self._models = {other: model for other, model in self._models.items() if other[1] != device}
+            self._models[key] = families.load(card, device, key[2])
+        return self._models[key]
+
+
+@final
+@dataclass(slots=True)
+class Run:
+    """One request on one loaded model."""
+
+    model: Model
+    request: Request
+    kept: Latents
+    stop: threading.Event
+    device: str
+    moments: list[traces.Moment] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def events(self) -> Iterator[Event]:
+        self.warnings += warnings_of(self.request)
+        artifacts: list[Artifact] = []
+        for group in groups(self.request):
+            if not self.kept.has(group):
+                yield from self._denoise(group)
+            check(self.stop)
+            yield self._progress(group, 1.0, "decoding")
+            artifacts += self._decode(group)
+            check(self.stop)
+        if self._traced:
+            yield self._progress(group, 1.0, "drawing the trace")
+            artifacts += self._trace(artifacts[0])
+        yield Result(tuple(artifacts), self._recipe(self.request, self._made()), warnings=tuple(self.warnings))
+
+    @property
+    def _traced(self) -> bool:
+        return bool(self.request.options.get("trace", "none") != "none")
+
+    def _denoise(self, group: Group) -> Iterator[Event]:
+        part = replace(self.request, seed=group.seed, count=group.count)
+        latents: Tensor | None = None
+        expected = self._expected()
+        preview = Preview(self.model, self.request.options["preview_every"])
+        for number, step in enumerate(generate(self.model, part, **self._inputs()), 1):
+            latents = step.x_t
+            if self._traced and group.first == 0:
+                self.moments.append(traces.Moment(step.t, step.x_t[:1].cpu(), step.prediction.x_0[:1].cpu()))
+            if number <= expected:  # the last of all is the end of the path, where nothing is predicted any more
+                told = self._progress(group, number / expected, "denoising")
+                yield replace(told, preview=preview(step.prediction.x_0))
+            check(self.stop)
+        if latents is None:
+            raise GenerationError("the path has no step; ask for more steps or a larger strength.")
+        self.kept.save(group, latents, self._made())
+
+    def _decode(self, group: Group) -> list[Artifact]:
+        latents, made = self.kept.load(group)
+        samples = decode(self.model, latents.to(self.device))
+        here = self._made()
+        if made != here:
+            self.warnings.append("decoded on another device, dtype or version than it was denoised on")
+        found = []
+        for number, picture in enumerate(image.pictures(samples)):
+            alone = replace(self.request, seed=group.seed, count=group.count)
+            index = {"index": number} if group.count > 1 else {}
+            if group.count == 1:
+                alone = replace(alone, options=_single(alone.options))
+            told = self._recipe(alone, made) | index
+            found.append(Artifact("image/png", image.encode(picture, "image/png", told), told))
+        return found
+
+    def _trace(self, first: Artifact) -> list[Artifact]:
+        if not self.moments:
+            self.warnings.append("no trace: the path was walked before, only its end was kept")
+            return []
+        began = time.monotonic()
+        self.model.codec.decode(self.moments[-1].x_t.to(self.device))
+        slow = (time.monotonic() - began) * 3 * len(self.moments) > SLOWEST_TRACE
+        show = traces.projected if slow else lambda x: self.model.codec.decode(x.to(self.device)).float()
+        eps = SeededNoise([self.request.seed or 0]).draw(self.moments[0].x_t.shape[1:])
+        told = {**first.recipe, "role": "trace"}
+        kind = self.request.options["trace"]
+        return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, show, told)]
+
+    def _inputs(self) -> dict[str, Any]:
+        """What `generate` takes besides the request: samples of the init in [-1, 1], weights of the mask in [0, 1]."""
+        height, width = self.request.height or 0, self.request.width or 0
+        given: dict[str, Any] = {}
+        if "init" in self.request.inputs:
+            given["init"] = image.samples(self.request.inputs["init"].data, (height, width), "the init").to(self.device)
+            given["strength"] = self.request.strength
+        if "mask" in self.request.inputs:
+            given["mask"] = image.weights(self.request.inputs["mask"].data, (height, width), "the mask").to(self.device)
+        return given
+
+    def _expected(self) -> int:
+        """Steps of one group."""
+        share = self.request.strength if "init" in self.request.inputs and self.request.strength else 1.0
+        return walked(self.request.steps or 1, share)
+
+    def _progress(self, group: Group, share: float, stage: str) -> Progress:
+        before, total = group.first, self.request.count
+        steps = self._expected()
+        many = f" {before + 1} of {total}" if total > 1 else ""
+        return Progress((before + share * group.count) / total, stage + many, round(share * steps), steps)
+
+    def _made(self) -> dict[str, str]:
+        return {
+            "device": self.device,
+            "dtype": pick_dtype(self.request),
+            "torch": str(torch.__version__),
+            "threads": str(torch.get_num_threads()),
+        }
+
+    def _recipe(self, request: Request, made: Mapping[str, str]) -> dict[str, Any]:
+        told = recipe(
+            replace(request, options={**request.options, "device": made["device"], "dtype": made["dtype"]}),
+            families.fingerprint(families.cards()[request.model]),
+            {"device": made["device"], "dtype": made["dtype"], "threads": int(made["threads"])},
+        )
+        told["versions"]["torch"] = made["torch"]
+        return told
+
+
+@final
+class Preview:
+    """Pictures of the predicted x_0: never more often than asked, and never for more than a fifth of the time."""
+
+    def __init__(self, model: Model, every: float) -> None:
+        """every: seconds; 0 means none at all."""
+        self._model, self._every, self._next = model, every, 0.0
+
+    def __call__(self, x_0: Tensor) -> Artifact | None:
+        began = time.monotonic()
+        if not self._every or began < self._next:
+            return None
+        picture = image.pictures(self._model.codec.decode(x_0[:1]))[0]
+        picture.thumbnail((PREVIEW, PREVIEW))
+        data = image.encode(picture, "image/png", {})
+        self._next = began + max(self._every, 5 * (time.monotonic() - began))
+        return Artifact("image/png", data)
+
+
+def warnings_of(request: Request) -> list[str]:
+    """What a request says to no effect, or what was done to its inputs."""
+    found = []
+    if request.negative_prompt and request.guidance_scale == 1:
+        found.append("the negative prompt has no effect: guidance_scale 1 means no guidance")
+    for name, value in request.inputs.items():
+        width, height = image.picture(value.data).size
+        if (height, width) != (request.height, request.width):
+            size = f"{request.width} x {request.height}"
+            found.append(f"the {name} of {width} x {height} was scaled and cropped to {size}")
+    return found
+
+
+def check(stop: threading.Event) -> None:
+    """Raises Cancelled once somebody has asked to stop."""
+    if stop.is_set():
+        raise Cancelled("stopped on request.")
+
+
+def _single(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: 1 if name == "batch_size" else value for name, value in options.items()}

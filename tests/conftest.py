@@ -1,0 +1,73 @@
+"""What the tests of commands, service and providers share: the toy family, a home of their own, real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FAMILY = Path(__file__).parent / "family"
+sys.path.insert(0, str(FAMILY))  # with its entry point, before any card is read
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """An empty TRIPTYCH_HOME and a working folder, and nothing left over of other tests."""
+    from triptych import client
+
+    place = tmp_path / "home"
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.setenv("TRIPTYCH_HOME", str(place))
+    monkeypatch.chdir(work)
+    client.shared.cache_clear()
+    yield place
+    client.shared.cache_clear()
+
+
+@pytest.fixture
+def breaks(tmp_path, monkeypatch):
+    """Makes the toy codec fail: nan, black, memory, bug; an empty word mends it."""
+    path = tmp_path / "breaks"
+    monkeypatch.setenv("TOY_BREAKS", str(path))
+    return path.write_text
+
+
+@pytest.fixture
+def call(home, capsys):
+    """Runs a command in this process: (exit code, stdout, stderr)."""
+    from triptych.cli import run
+
+    def called(*arguments):
+        code = run([str(argument) for argument in arguments])
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return called
+
+
+@pytest.fixture
+def ask(call):
+    """Runs a command with --json: (exit code, the object)."""
+
+    def asked(*arguments):
+        code, out, _ = call(*arguments, "--json")
+        return code, json.loads(out)
+
+    return asked
+
+
+@pytest.fixture
+def process(home):
+    """Starts `triptych` as a process of its own."""
+
+    def started(*arguments, **options):
+        paths = os.pathsep.join([str(FAMILY), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "1", "COLUMNS": "100"}
+        command = [sys.executable, "-m", "triptych", *map(str, arguments)]
+        piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
+        return subprocess.Popen(command, env=environment, **piped)
+
+    return started
