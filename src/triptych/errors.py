@@ -17,6 +17,7 @@ TriptychError
 
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+from typing import Any
 
 __all__ = [
     "BrokenResult",
@@ -39,6 +40,10 @@ class TriptychError(Exception):
     """The root; catch it to catch everything that this package raises on purpose."""
 
     exit_code = 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Survives a process boundary although constructors take more than the message."""
+        return _revived, (type(self), self.args, self.__dict__)
 
 
 class RequestError(TriptychError):
@@ -121,6 +126,13 @@ class Cancelled(TriptychError):
     """Stopped on request."""
 
     exit_code = 130
+
+
+def _revived(kind: type[TriptychError], args: tuple[Any, ...], state: dict[str, Any]) -> TriptychError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -48,7 +48,7 @@ def test_an_interrupt_stops_within_a_step(process, home, number):
 
 def test_an_interrupt_keeps_what_is_finished_and_resume_goes_on(process, home):
     running = process("make", "a fox", "-m", "slow", "--steps", 12, "--count", 2, "--seed", 1, "-o", "x.png", "--json")
-    until(lambda: list((home / "data").glob("latents/*/latents-0.safetensors")))
+    until(lambda: list((home / "data").glob("latents/*/latents-0-1.safetensors")))
     running.send_signal(signal.SIGINT)
     out, _ = running.communicate(timeout=20)
     error = json.loads(out)["error"]
@@ -72,7 +72,7 @@ def test_a_second_interrupt_does_not_wait(process, home):
 
 def test_a_killed_job_is_interrupted_and_goes_on(process, home):
     running = process("make", "a fox", "-m", "slow", "--steps", 12, "--count", 2, "--seed", 1, "-o", "x.png")
-    until(lambda: list((home / "data").glob("latents/*/latents-0.safetensors")))
+    until(lambda: list((home / "data").glob("latents/*/latents-0-1.safetensors")))
     running.kill()
     running.communicate()
     listed = json.loads(process("resume", "--json").communicate(timeout=60)[0])["jobs"]

@@ -12,6 +12,7 @@ import numpy
 import pytest
 from PIL import Image
 
+from triptych import families
 from triptych.errors import BrokenResult, Cancelled, FileProblem, GenerationError, InvalidField, NotFinite, UnknownName
 from triptych.media import image, read_recipe
 from triptych.providers.local import OPTIONS, Local
@@ -334,6 +335,16 @@ def test_a_resumed_job_has_no_trace_and_says_so(local, breaks):
     last = asyncio.run(story())
     assert len(last.artifacts) == 1
     assert "no trace" in last.warnings[0]
+
+
+def test_one_model_is_held_and_the_next_takes_its_place(local, monkeypatch):
+    loads = []
+    loading = families.load
+    monkeypatch.setattr(families, "load", lambda card, *rest: loads.append(card.name) or loading(card, *rest))
+    for model in ("toy", "toy", "slow", "slow", "toy"):
+        make(local, model=model, steps=1)
+    make(local, steps=1, options={"dtype": "bfloat16"})
+    assert loads == ["toy", "slow", "toy", "toy"]
 
 
 def test_every_card_offers_what_the_machine_offers(local):

@@ -114,7 +114,7 @@ def at_clocks(path: Path, values: Tensor) -> Tensor:
 @final
 @dataclass(frozen=True, slots=True)
 class Karras:
-    """Equal steps of clock^(1 / rho) (arXiv:2206.00364, equation 5); largest, smallest: the ends, the path's if None."""
+    """Equal steps of clock^(1 / rho) (arXiv:2206.00364, equation 5); the path's own ends if None."""
 
     rho: float = 7.0
     largest: float | None = None
@@ -205,7 +205,7 @@ class Listed:
 @final
 @dataclass(frozen=True, slots=True)
 class Shifted:
-    """t -> shift t / (1 + (shift - 1) t): more steps in the noise, for larger latents (arXiv:2403.03206, equation 23)."""
+    """t -> shift t / (1 + (shift - 1) t): more steps in the noise (arXiv:2403.03206, equation 23)."""
 
     shift: float
     base: Spacing = uniform
@@ -217,9 +217,9 @@ class Shifted:
 @final
 @dataclass(frozen=True, slots=True)
 class ResolutionShifted:
-    """A shift that grows with the latents: mu linear in their tokens, and the shift exp(mu), or mu itself where scale is the identity.
+    """A shift that grows with the latents, Flux.1's rule: mu is linear in their tokens, and the shift is scale(mu).
 
-    Flux.1's rule. tokens: latents / per_token; (tokens, mu) at two points give the line.
+    tokens: latents / per_token; few and many: two points (tokens, mu) of the line.
     """
 
     base: Spacing = uniform

@@ -33,12 +33,17 @@ class Parts:
     """The networks of one model, with whatever weights they hold."""
 
     tower: WordTower
-    denoiser: NetworkDenoiser
+    network: UNet
     codec: Folded
+
+    @property
+    def denoiser(self) -> NetworkDenoiser:
+        """The network on the straight path, trained to give the velocity."""
+        return NetworkDenoiser(self.network, Straight(), flow_target)
 
     def modules(self) -> nn.ModuleDict:
         """All of them by the names that their tensors have in the weights file."""
-        return nn.ModuleDict({"tower": self.tower, "network": self.denoiser.network, "codec": self.codec})
+        return nn.ModuleDict({"tower": self.tower, "network": self.network, "codec": self.codec})
 
 
 def assemble(card: Card) -> Parts:
@@ -46,7 +51,7 @@ def assemble(card: Card) -> Parts:
     settings = card.settings
     tower, codec = WordTower(**settings["tower"]), Folded(settings["rank"], **settings["codec"])
     network = UNet(settings["rank"], codec.channels, **settings["network"])
-    return Parts(tower, NetworkDenoiser(network, Straight(), flow_target), codec)
+    return Parts(tower, network, codec)
 
 
 @final
@@ -88,7 +93,8 @@ class WordEncoder:
             raise InvalidField("prompt", f"{used} tokens", allowed, "Say it in fewer words.")
         ids, mask = self.words([prompt])
         device = self.tower.scale.device
-        return self.tower(ids.to(device), mask.to(device))
+        cond: Conditioning = self.tower(ids.to(device), mask.to(device))
+        return cond
 
 
 def load(card: Card, device: str, dtype: str) -> Model:
@@ -96,9 +102,9 @@ def load(card: Card, device: str, dtype: str) -> Model:
     parts = assemble(card)
     tensors = load_file(WEIGHTS / card.settings["words"]) | load_file(WEIGHTS / card.settings["weights"])
     fill(parts.modules(), tensors, card.name)
-    form = torch.channels_last if card.settings["rank"] == 2 else torch.contiguous_format
-    for module in (parts.tower, parts.denoiser, parts.codec):
-        module.to(device=device, dtype=getattr(torch, dtype)).to(memory_format=form).eval().requires_grad_(False)
+    modules = parts.modules().to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
+    if card.settings["rank"] == 2:
+        nn.Module.to(modules, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
     return Model(card, WordEncoder(words(card), parts.tower), parts.denoiser, parts.codec)
 
 
@@ -121,5 +127,3 @@ def fill(modules: nn.Module, tensors: Mapping[str, Tensor], where: str) -> None:
     if wrong or missing:
         raise WeightsMismatch(where, missing, wrong)
     modules.load_state_dict(dict(tensors))
-
-

@@ -40,7 +40,7 @@ class Latents:
     folder: Path
 
     def path(self, group: Group) -> Path:
-        return self.folder / f"latents-{group.first}.safetensors"
+        return self.folder / f"latents-{group.first}-{group.count}.safetensors"
 
     def has(self, group: Group) -> bool:
         return self.path(group).is_file()

@@ -30,11 +30,11 @@ SLOWEST_TRACE = 60.0  # seconds of decoding that a trace may take; beyond, laten
 
 @final
 class Bench:
-    """Holds the model that was used last, and a lock for each device."""
+    """Holds, for each device, a lock and the model that was used last."""
 
     def __init__(self) -> None:
         self._locks: dict[str, threading.Lock] = {}
-        self._models: dict[tuple[str, str, str], Model] = {}
+        self._models: dict[str, tuple[tuple[str, str], Model]] = {}  # by device: the model of a name and dtype
         self._guard = threading.Lock()
 
     def run(self, request: Request, kept: Latents, stop: threading.Event) -> Iterator[Event]:
@@ -63,12 +63,14 @@ class Bench:
 
     def _model(self, request: Request, device: str) -> Model:
         card = families.cards()[request.model]
-        key = (card.name, device, pick_dtype(request))
-        if key not in self._models:
+        wanted = (card.name, pick_dtype(request))
+        held = self._models.pop(device, None)  # let go of the old one before the new one takes its room
+        if held is None or held[0] != wanted:
+            del held
             families.fingerprint(card)  # says which file is missing before anything heavy begins
-            self._models = {other: model for other, model in self._models.items() if other[1] != device}
-            self._models[key] = families.load(card, device, key[2])
-        return self._models[key]
+            held = (wanted, families.load(card, device, wanted[1]))
+        self._models[device] = held
+        return held[1]
 
 
 @final

@@ -127,9 +127,7 @@ def _writer(
     return write
 
 
-def _step(
-    stage: str, task: Task, batch: Any, optimiser: torch.optim.Optimizer, settings: Settings, step: int
-) -> float:
+def _step(stage: str, task: Task, batch: Any, optimiser: torch.optim.Optimizer, settings: Settings, step: int) -> float:
     for group in optimiser.param_groups:
         group["lr"] = settings.rate_at(step)
     # Every step has its own generator, so that a resumed run draws what the uninterrupted one would have drawn.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
 from typing import Protocol, final
 
 import numpy as np
@@ -50,7 +51,7 @@ def stream(scene: Callable[[int], Scene], batch: int, first: int, workers: int =
 
     workers: processes that draw ahead; 0 draws in this one.
     """
-    seeds = (range(n * batch, (n + 1) * batch) for n in iter(lambda step=iter(range(first, 2**62)): next(step), None))
+    seeds = (range(n * batch, (n + 1) * batch) for n in count(first))
     loader = DataLoader(_Seeded(scene), batch_sampler=seeds, num_workers=workers, collate_fn=_collate)  # type: ignore[arg-type]
     return iter(loader)
 

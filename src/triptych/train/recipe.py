@@ -1,31 +1,33 @@
 """A recipe run from nothing to weights: data, words, codec, denoiser, export; each part goes on where it stopped."""
 
+import json
 import tomllib
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from triptych.engine.codecs.folded import Folded
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.model import Model, decode, generate
-from triptych.train.data.scenes import Scenes
-from triptych.train.data.sprites import build
+from triptych.train.data.scenes import Scenes, build
 from triptych.train.loop import Settings, TrainProgress, fit
 from triptych.train.objective import logit_normal
 from triptych.train.pictures import Batch, stream
-from triptych.train.tasks import CodecTask, DenoiserTask, save_sheet
+from triptych.train.tasks import CodecTask, DenoiserTask, SketchTask, save_sheet
 from triptych.train.words import distil, fetch_minilm
 from triptych.types import Card, Request
 
 __all__ = ["find", "train"]
 
 RECIPES = Path(__file__).parent / "recipes"
-EVALUATION = 10_000_000  # the first seed of scenes that training never reaches
 STEPPING = {"steps", "batch", "rate", "warm_up", "cool_down", "decay", "average", "clip", "show_every", "save_every"}
 
 
@@ -51,6 +53,7 @@ def train(path: Path, folder: Path) -> Iterator[TrainProgress]:
     batches = partial(stream, scenes.scene, workers=recipe["data"]["workers"])
     yield from _codec(recipe["codec"], parts, batches, folder / "codec")
     parts.codec.eval().requires_grad_(False)
+    yield from _sketch(recipe["sketch"], parts, batches, vocabulary, folder / "sketch")
     yield from _denoiser(recipe, card, parts, vocabulary, batches, folder / "denoiser")
     export(parts, folder / card.settings["weights"])
 
@@ -83,10 +86,39 @@ def _codec(
     settings: dict[str, Any], parts: mini.Parts, batches: Callable[..., Iterator[Batch]], folder: Path
 ) -> Iterator[TrainProgress]:
     stepping = _stepping(settings)
-    task = CodecTask(
-        parts.codec, partial(batches, stepping.batch), crop=settings["crop"], noise=settings["noise"]
-    )
+    task = CodecTask(parts.codec, partial(batches, stepping.batch), crop=settings["crop"], noise=settings["noise"])
     yield from fit("codec", task, stepping, folder)
+
+
+def _sketch(
+    settings: dict[str, Any],
+    parts: mini.Parts,
+    batches: Callable[..., Iterator[Batch]],
+    vocabulary: mini.Words,
+    folder: Path,
+) -> Iterator[TrainProgress]:
+    stepping = _stepping(settings)
+    latents, captions = _bank(parts.codec, batches, settings["bank"], folder / "bank.safetensors")
+    task = SketchTask(parts.tower, latents, captions, vocabulary, batch=stepping.batch, drop=settings["drop"])
+    yield from fit("sketch", task, stepping, folder)
+
+
+ENCODED_AT_ONCE = 250
+
+
+@torch.inference_mode()
+def _bank(codec: Folded, batches: Callable[..., Iterator[Batch]], size: int, path: Path) -> tuple[Tensor, list[str]]:
+    """`size` encoded scenes (N, C, *S) fp16 and their captions, made once and kept on disk."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        parts, captions = [], []
+        for batch in islice(batches(ENCODED_AT_ONCE, 0), size // ENCODED_AT_ONCE):
+            with torch.autocast("cpu", torch.bfloat16):
+                parts.append(codec.encode(batch.samples.contiguous(memory_format=torch.channels_last)).half())
+            captions.extend(batch.captions)
+        save_file({"latents": torch.cat(parts)}, path, metadata={"captions": json.dumps(captions)})
+    with safe_open(path, framework="pt") as file:
+        return file.get_tensor("latents"), json.loads(file.metadata()["captions"])
 
 
 def _denoiser(

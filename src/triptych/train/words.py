@@ -54,7 +54,7 @@ def sentence_features(weights: Mapping[str, Tensor], ids: Tensor) -> Tensor:
         return F.linear(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
 
     def split(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (HEADS, -1)).transpose(1, 2)
+        return x.reshape(*x.shape[:2], HEADS, -1).transpose(1, 2)
 
     x = weights["embeddings.word_embeddings.weight"][ids]
     x = x + weights["embeddings.position_embeddings.weight"][: ids.shape[1]]
@@ -74,7 +74,7 @@ def distil(weights: Mapping[str, Tensor], tokenizer: str, features: int = 128) -
     vocabulary: dict[str, int] = json.loads(tokenizer)["model"]["vocab"]
     ids = torch.arange(len(vocabulary))
     sentences = torch.stack([torch.full_like(ids, FIRST), ids, torch.full_like(ids, LAST)], dim=1)
-    vectors = torch.cat([sentence_features(weights, part) for part in sentences.split(1024)])
+    vectors = torch.cat([sentence_features(weights, part) for part in torch.split(sentences, 1024)])
     plain = torch.tensor([n for word, n in vocabulary.items() if word.isascii() and word.isalpha() and len(word) > 1])
     mean = vectors[plain].mean(0)
     _, _, directions = torch.linalg.svd(vectors[plain] - mean, full_matrices=False)
@@ -82,4 +82,3 @@ def distil(weights: Mapping[str, Tensor], tokenizer: str, features: int = 128) -
     table = table / table[plain].square().mean().sqrt()
     scale = table.abs().amax(1, keepdim=True).clamp(min=1e-6) / 127
     return (table / scale).round().to(torch.int8), scale
-

@@ -69,14 +69,16 @@ class Folded(nn.Module):
 
     def features(self, x: Tensor) -> Tensor:
         """(B, c, *samples) -> (B, channels, *latents) before normalisation; each axis a multiple of 2 fold."""
-        return self.encoder(fold(x.to(self.leave.weight.dtype), self.fold))
+        out: Tensor = self.encoder(fold(x.to(self.leave.weight.dtype), self.fold))
+        return out
 
     def encode(self, x: Tensor) -> Tensor:
         return (self.features(x).float() - self._along(self.mean)) / self._along(self.std)
 
     def decode(self, z: Tensor) -> Tensor:
         fine = unfold(self.decoder(z.to(self.leave.weight.dtype)), self.fold, self.rank)
-        return self.leave(F.silu(fine + self.smooth(F.silu(fine)))).float()
+        out: Tensor = self.leave(F.silu(fine + self.smooth(F.silu(fine))))
+        return out.float()
 
     @torch.no_grad()
     def measure(self, features: Tensor, momentum: float) -> Self:

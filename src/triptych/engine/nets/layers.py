@@ -36,7 +36,9 @@ class TimeEmbedding(nn.Module):
     def forward(self, timestep: Tensor) -> Tensor:
         exponent = torch.arange(self.frequencies, device=timestep.device, dtype=torch.float32) / self.frequencies
         angle = timestep.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
-        return self.layers(torch.cat([angle.cos(), angle.sin()], dim=1).to(self.layers[0].weight.dtype))
+        waves = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.layers[2].weight.dtype)  # type: ignore[arg-type]
+        out: Tensor = self.layers(waves)
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -60,4 +62,5 @@ class ResidualBlock(nn.Module):
             change = self.modulation(embedding)
             scale, shift = change.reshape(*change.shape, *[1] * (x.ndim - 2)).chunk(2, dim=1)
             h = h * (1 + scale) + shift
-        return x + self.conv_2(self.activation(h))
+        out: Tensor = x + self.conv_2(self.activation(h))
+        return out

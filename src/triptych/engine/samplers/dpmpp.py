@@ -31,7 +31,7 @@ def advance(path: Path, p: Prediction, t: Tensor, s: Tensor, data: Tensor, eta: 
 
 
 def dpmpp_2s(denoiser: Denoiser, x_t: Tensor, times: Tensor, cond: Conditioning, noise: Noise) -> Iterator[Step]:
-    """Single-step, second order (arXiv:2211.01095, algorithm 1): every second time is the inner node of a pair of steps.
+    """Single-step, second order (arXiv:2211.01095, algorithm 1): every second time is an inner node.
 
     One call a step; a last odd step, and one that ends at pure data, is of first order.
     """

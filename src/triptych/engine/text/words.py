@@ -49,7 +49,7 @@ class Sketch(nn.Module):
         h = F.gelu(self.enter(vector))
         h = h + F.gelu(self.between(h))
         out: Tensor = self.leave(h)
-        return out.unflatten(1, self.grid)
+        return out.reshape(-1, *self.grid)
 
 
 class WordTower(nn.Module):
