@@ -13,7 +13,7 @@ from torch import Tensor
 from triptych.engine.denoiser import Prediction
 from triptych.engine.path import Path, Straight
 
-__all__ = ["Frame"]
+__all__ = ["Frame", "ratio_frame"]
 
 
 @final
@@ -22,11 +22,12 @@ class Frame:
     """Gauge, clock and slope of one path."""
 
     path: Path
+    ratio: bool = False  # whether the clock is sigma / alpha on the straight path too
 
     @property
     def straight(self) -> bool:
         """Whether the path itself is the line."""
-        return isinstance(self.path, Straight)
+        return isinstance(self.path, Straight) and not self.ratio
 
     def gauge(self, t: Tensor) -> Tensor:
         """What x_t is divided by."""
@@ -47,3 +48,8 @@ class Frame:
     def place(self, prediction: Prediction, t: Tensor) -> Tensor:
         """x_t / gauge from both halves. Under guidance whose halves come from different calls it is not x_t / gauge."""
         return self.path.perturb(prediction.x_0, prediction.eps, t) / self.gauge(t)
+
+
+def ratio_frame(path: Path) -> Frame:
+    """x_t / alpha against sigma / alpha whatever the path: for methods in log-SNR."""
+    return Frame(path, ratio=True)

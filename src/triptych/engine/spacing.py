@@ -27,7 +27,6 @@ __all__ = [
     "ResolutionShifted",
     "Shifted",
     "Spacing",
-    "sgm_uniform",
     "trailing",
     "uniform",
 ]
@@ -58,15 +57,19 @@ class Linspace:
     """Both ends of the table, and equal steps between (arXiv:2305.08891, table 2).
 
     end: the time after the last step, 0 for data; last: the last time before it, the table's first entry if None.
+    spare: equal steps that are counted at the clean end and not taken. snap: to whole timesteps by torch.round.
     """
 
     end: float = 0.0
     last: float | None = None
+    spare: int = 0
+    snap: Callable[[Tensor], Tensor] = torch.as_tensor
 
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
         count = entries(path)
         final_step = 0.0 if self.last is None else self.last * count - 1
-        return at_timesteps(path, torch.linspace(count - 1, final_step, steps, dtype=torch.float64), self.end)
+        timesteps = torch.linspace(count - 1, final_step, steps + self.spare, dtype=torch.float64)
+        return at_timesteps(path, self.snap(timesteps[:steps]), self.end)
 
 
 @final
@@ -75,14 +78,17 @@ class Leading:
     """Multiples of N // steps plus an offset: never the noisiest entry (arXiv:2305.08891, table 2).
 
     end: the time after the last step: 0, or 1 / N for models sampled with `set_alpha_to_one = False`.
+    spare: the smallest multiples, counted and not taken.
     """
 
     offset: int = 1
     end: float = 0.0
+    spare: int = 0
 
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
         count = entries(path)
-        timesteps = torch.arange(steps).flip(0) * (count // steps) + self.offset
+        multiples = torch.arange(steps).flip(0) + self.spare
+        timesteps = multiples * (count // (steps + self.spare)) + self.offset
         return at_timesteps(path, timesteps.clamp(max=count - 1), self.end)
 
 
@@ -91,12 +97,6 @@ def trailing(path: Path, steps: int, latents: int) -> Tensor:
     count = entries(path)
     timesteps = (count - torch.arange(steps, dtype=torch.float64) * count / steps).round() - 1
     return at_timesteps(path, timesteps, 0.0)
-
-
-def sgm_uniform(path: Path, steps: int, latents: int) -> Tensor:
-    """Equal steps over the table, the last of them straight to data."""
-    count = entries(path)
-    return at_timesteps(path, torch.linspace(count - 1, 0, steps + 1, dtype=torch.float64)[:-1], 0.0)
 
 
 def clocks(path: Path) -> tuple[Tensor, Tensor]:
@@ -157,17 +157,17 @@ class Beta:
 def beta_quantiles(shares: Tensor, alpha: float, beta: float) -> Tensor:
     """The inverse of the regularised incomplete beta function at (n,) shares in [0, 1], to 1e-9 or better.
 
-    Both halves are integrated in the variable that makes their end regular, x = u^(1 / alpha) on the left, and each
-    share is then found by bisection.
+    Both halves are integrated in a variable that makes their end regular, and each share is then found by bisection.
     """
     total = math.exp(math.lgamma(alpha) + math.lgamma(beta) - math.lgamma(alpha + beta))
     nodes, masses = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(64))
     nodes, masses = (nodes + 1) / 2, masses / 2
 
     def left(x: Tensor, a: float, b: float) -> Tensor:
-        """The integral of z^(a - 1) (1 - z)^(b - 1) from 0 to x <= 1/2, by z = x u^(1 / a)."""
-        z = x[:, None] * nodes ** (1 / a)
-        return x**a / a * ((1 - z) ** (b - 1) @ masses)
+        """The integral of z^(a - 1) (1 - z)^(b - 1) from 0 to x <= 1/2, by z = x u^k with k a >= 4."""
+        k = max(4 / a, 1)
+        z = x[:, None] * nodes**k
+        return x**a * ((1 - z) ** (b - 1) @ (masses * k * nodes ** (k * a - 1)))
 
     def cumulative(x: Tensor) -> Tensor:
         low, high = left(x.clamp(max=0.5), alpha, beta), left((1 - x).clamp(max=0.5), beta, alpha)
@@ -246,6 +246,6 @@ SPACINGS: dict[str, Spacing] = {
     "trailing": trailing,
     "karras": Karras(),
     "exponential": Exponential(),
-    "sgm_uniform": sgm_uniform,
+    "sgm_uniform": Linspace(spare=1),
     "beta": Beta(),
 }

@@ -24,6 +24,10 @@ class Curve:
         if step % 20 == 0:
             self._file.flush()
 
+    def close(self) -> None:
+        """Ends the file."""
+        self._file.close()
+
     def write(self, path: Path) -> None:
         """Draws the curve: every step, and its mean over 1 % of the run."""
         import matplotlib

@@ -7,6 +7,7 @@ cool-down of the rate, clipping, an exponential moving average, checkpoints to r
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final
@@ -52,7 +53,8 @@ class Settings:
     warm_up: int = 300  # steps
     cool_down: int = 0  # last steps over which the rate falls to zero
     decay: float = 0.01  # of weights
-    average: float = 0.999  # decay of the moving average
+    average: float = 0.98  # decay of the moving average, each time that it is moved
+    average_every: int = 10  # steps; a pass over all weights costs as much as a layer
     clip: float = 1.0  # largest norm of the gradient
     show_every: int = 500  # steps
     save_every: float = 300.0  # seconds
@@ -84,26 +86,33 @@ def fit(stage: str, task: Task, settings: Settings, folder: Path) -> Iterator[Tr
     Raises NotFinite where the loss is no number; the checkpoint before it is kept.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    optimiser = torch.optim.AdamW(_groups(task.modules, settings.decay), lr=settings.rate, betas=(0.9, 0.99))
+    optimiser = torch.optim.AdamW(
+        _groups(task.modules, settings.decay), lr=settings.rate, betas=(0.9, 0.99), fused=True
+    )
     average, step = _begin(folder / "checkpoint.safetensors", task.modules, optimiser, settings)
-    curve = Curve(folder / "losses.csv", step)
-    write = _writer(folder, task, optimiser, average, curve)
-    saved = time.monotonic()
-    for batch in task.batches(step):
-        if step >= settings.steps:
-            break
-        started = time.monotonic()
-        loss = _step(stage, task, batch, optimiser, settings, step)
-        average.update(task.modules, step)
-        step += 1
-        curve.add(step, loss)
-        if step % settings.show_every == 0 or step == settings.steps:
-            with average.swapped(task.modules):
-                task.show(folder / f"step-{step:06d}.png")
-        if time.monotonic() - saved > settings.save_every or step == settings.steps:
-            write(step)
-            saved = time.monotonic()
-        yield TrainProgress(stage, step, settings.steps, loss, settings.batch / (time.monotonic() - started))
+    with closing(Curve(folder / "losses.csv", step)) as curve:
+        write = _writer(folder, task, optimiser, average, curve)
+        saved = time.monotonic()
+        for batch in task.batches(step):
+            if step >= settings.steps:
+                break
+            started = time.monotonic()
+            loss = _step(stage, task, batch, optimiser, settings, step)
+            if step % settings.average_every == 0:
+                average.update(task.modules, step // settings.average_every)
+            step += 1
+            curve.add(step, loss)
+            if step % settings.show_every == 0 or step == settings.steps:
+                with average.swapped(task.modules):
+                    task.show(folder / f"step-{step:06d}.png")
+            if time.monotonic() - saved > settings.save_every or step == settings.steps:
+                write(step)
+                saved = time.monotonic()
+            try:
+                yield TrainProgress(stage, step, settings.steps, loss, settings.batch / (time.monotonic() - started))
+            except GeneratorExit:  # stopped on request: the next run goes on from this very step
+                write(step)
+                raise
     average.copy_to(task.modules)
 
 

@@ -28,7 +28,19 @@ from triptych.types import Card, Request
 __all__ = ["find", "train"]
 
 RECIPES = Path(__file__).parent / "recipes"
-STEPPING = {"steps", "batch", "rate", "warm_up", "cool_down", "decay", "average", "clip", "show_every", "save_every"}
+STEPPING = {
+    "steps",
+    "batch",
+    "rate",
+    "warm_up",
+    "cool_down",
+    "decay",
+    "average",
+    "average_every",
+    "clip",
+    "show_every",
+    "save_every",
+}
 
 
 def find(name: str) -> Path:

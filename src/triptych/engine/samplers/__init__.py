@@ -1,5 +1,6 @@
 """Samplers, each a generator over (t, x_t, prediction), written once for every path and any shape."""
 
+from triptych.engine.frame import ratio_frame
 from triptych.engine.samplers.dpmpp import Dpmpp2SAncestral, DpmppMultistep, dpmpp_2s
 from triptych.engine.samplers.multistep import AdamsBashforth, deis_weights, ipndm_weights, lms_weights
 from triptych.engine.samplers.onestep import Ancestral, Dpm2, euler, heun, lcm
@@ -23,7 +24,7 @@ SAMPLERS: dict[str, Sampler] = {
     "dpmpp_3m_sde": DpmppMultistep(order=3, eta=1.0),
     "unipc": UniPC(),
     "lms": AdamsBashforth(lms_weights, 4),
-    "deis": AdamsBashforth(deis_weights, 2),
+    "deis": AdamsBashforth(deis_weights, 2, ratio_frame),
     "ipndm": AdamsBashforth(ipndm_weights, 4),
     "lcm": lcm,
 }

@@ -80,7 +80,8 @@ class DpmppMultistep:
     """Second or third order from former steps, one call a step; eta = 1 solves the SDE instead of the ODE.
 
     order 2: arXiv:2211.01095, algorithm 2 ("2M"), for eta > 0 its SDE form (section 6, "2M SDE" by the midpoint rule);
-    order 3: k-diffusion's "3M SDE". The last step to pure data is of first order.
+    order 3: k-diffusion's "3M SDE", whose last term is half of what the expansion asks for and leaves order 2; here it
+    is whole. The last step to pure data is of first order.
     """
 
     order: int = 2
@@ -110,13 +111,13 @@ class DpmppMultistep:
         r, slope = former[0][0] / h, (x_0 - former[0][1]) * (h / former[0][0])
         if self.order == 2:
             return x_0 + slope / 2
-        # phi_2 and phi_3 of the exponential integrator, over 1 - exp(-h'), with h' = h (1 + eta)
+        # phi_2 and -2 phi_3 of the exponential integrator, over 1 - exp(-h'), with h' = h (1 + eta)
         step = h * (1 + self.eta)
         whole = -torch.expm1(-step)
         second = (1 - whole / step) / whole
         if len(former) == 1:
             return x_0 + second * slope
         r_2, older = former[1][0] / h, (former[0][1] - former[1][1]) * (h / former[1][0])
-        third = ((1 - whole / step) / step - 0.5) / whole
+        third = (2 * (1 - whole / step) / step - 1) / whole
         curve = (slope - older) / (r + r_2)
         return x_0 + second * (slope + curve * r) - third * curve

@@ -1,4 +1,4 @@
-"""Adams-Bashforth methods in the path's frame: the slope is extrapolated over former steps and integrated exactly."""
+"""Adams-Bashforth methods in a frame of the path: the slope is extrapolated over former steps, integrated exactly."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -11,6 +11,7 @@ from torch import Tensor
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import Denoiser, Prediction
 from triptych.engine.frame import Frame
+from triptych.engine.path import Path
 from triptych.engine.samplers.step import Noise, Step, intervals, predict
 
 __all__ = ["AdamsBashforth", "deis_weights", "ipndm_weights", "lms_weights"]
@@ -61,11 +62,12 @@ class AdamsBashforth:
 
     weights: Weights
     order: int
+    frame: Callable[[Path], Frame] = Frame
 
     def __call__(
         self, denoiser: Denoiser, x_t: Tensor, times: Tensor, cond: Conditioning, noise: Noise
     ) -> Iterator[Step]:
-        frame = Frame(denoiser.path)
+        frame = self.frame(denoiser.path)
         former: list[tuple[Tensor, Prediction]] = []  # (clock, split) of this and the steps before, the latest first
         for t, s in intervals(times):
             p = predict(denoiser, x_t, t, cond)

@@ -32,7 +32,10 @@ class Node:
 @final
 @dataclass(frozen=True, slots=True)
 class UniPC:
-    """order: of the predictor, 1 to 3; the corrector has one more. One call a step."""
+    """order: of the predictor, 1 to 3; the corrector, and so the whole walk, has one more. One call a step.
+
+    A walk to pure data ends with predictors of falling order.
+    """
 
     order: int = 2
 
@@ -40,18 +43,20 @@ class UniPC:
         self, denoiser: Denoiser, x_t: Tensor, times: Tensor, cond: Conditioning, noise: Noise
     ) -> Iterator[Step]:
         path, steps = denoiser.path, len(times) - 1
+        to_data = bool(path.sigma(times[-1]) == 0)
         former: list[Node] = []  # the latest first; its state is `state`
         state, order = x_t, 1
         for number, (t, s) in enumerate(intervals(times)):
             p = predict(denoiser, x_t, t, cond)
+            # Guidance may take the halves from different calls; the state is then what they say it is.
+            apart = path.perturb(p.x_0, p.eps, t) - x_t
             if former:
                 x_t = self._step(path, state, former[:order], t, p.x_0)
             yield Step(float(t), x_t, p)
             former = [Node(t, path.half_log_snr(t), p), *former][: self.order]
             usable = 1 + sum(bool(node.half_log_snr.isfinite()) for node in former[1:])
-            order = min(self.order, usable, steps - number)
-            # Guidance may take the halves from different calls; the state is then what they say it is.
-            state = x_t if number > 0 else path.perturb(p.x_0, p.eps, t)
+            order = min(self.order, usable, steps - number if to_data else usable)
+            state = x_t + apart
             x_t = self._step(path, state, former[:order], s, None)
         yield Step(float(s), x_t, p)
 
