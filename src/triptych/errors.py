@@ -67,7 +67,7 @@ class InvalidField(RequestError):
     """A field of the request is not what the model takes."""
 
     def __init__(self, field: str, given: object, allowed: str, advice: str = "") -> None:
-        super().__init__(f"{field}: {given!r} given, {allowed} allowed.{' ' + advice if advice else ''}")
+        super().__init__(f"{field}: {_short(given)} given, {allowed} allowed.{' ' + advice if advice else ''}")
         self.field, self.given, self.allowed = field, given, allowed
 
 
@@ -133,6 +133,11 @@ def _revived(kind: type[TriptychError], args: tuple[Any, ...], state: dict[str, 
     error.args = args
     error.__dict__.update(state)
     return error
+
+
+def _short(given: object, most: int = 80) -> str:
+    shown = repr(given)
+    return shown if len(shown) <= most else f"{shown[: most - 10]}... ({len(shown)} characters)"
 
 
 def _listed(names: Sequence[str], most: int = 8) -> str:

@@ -207,16 +207,15 @@ ROWS: dict[str, Row] = {
     ),
 }
 CASES = [
-    pytest.param(row, options, spacing, target, id=f"{name}-{spaced}-{target}")
+    pytest.param(row, options, spacing, target, steps, id=f"{name}-{spaced}-{target}-{steps}")
     for name, row in ROWS.items()
     for spaced, options, spacing in row[3]
-    for target in ("eps", "v", "x_0")
+    for target, steps in (("eps", 16), ("eps", 21), ("v", 21), ("x_0", 16))
 ]
 
 
 @pytest.mark.filterwarnings("ignore:__array_wrap__:DeprecationWarning")  # in diffusers' DEIS
-@pytest.mark.parametrize("steps", [16, 21])
-@pytest.mark.parametrize(("row", "options", "spacing", "target"), CASES)
+@pytest.mark.parametrize(("row", "options", "spacing", "target", "steps"), CASES)
 def test_samplers_and_spacings(row, options, spacing, target, steps):
     name, more, sampler, _ = row
     every = {**TABLE, **more, "prediction_type": NAMES[target], **options}

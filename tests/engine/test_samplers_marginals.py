@@ -50,7 +50,7 @@ def reached(sampler: Sampler, denoiser: Denoiser, data: Gaussian, times: Tensor)
     return float(last.x_t.norm() / data.spread(times[-1]))
 
 
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("path", ["straight", "linear", "exploding"])
 @pytest.mark.parametrize("name", STOCHASTIC)
 def test_variance_converges(name, path):
     sampler, order = STOCHASTIC[name]

@@ -26,6 +26,7 @@ from triptych.engine.spacing import (
     trailing,
     uniform,
 )
+from triptych.errors import InvalidField
 
 EVERY = {
     **SPACINGS,
@@ -61,6 +62,18 @@ def test_any_number_of_steps(name, path, steps):
     times = SPACINGS[name](PATHS[path], steps, 1024)
     assert times.shape == (steps + 1,)
     assert bool((times.diff() < 0).all())
+
+
+@pytest.mark.parametrize("name", SPACINGS)
+def test_as_many_steps_as_entries(name):
+    path = PATHS["discrete"]
+    assert bool((SPACINGS[name](path, 1000, 1).diff() < 0).all())
+
+
+@pytest.mark.parametrize("spacing", [Leading(), trailing])
+def test_no_more_steps_than_entries_where_they_are_counted(spacing):
+    with pytest.raises(InvalidField, match="steps: 11 given, 1 to 10 allowed"):
+        spacing(Discrete(scaled_linear_betas(entries=10)), 11, 1)
 
 
 def test_uniform_is_uniform():
@@ -158,7 +171,7 @@ def test_the_shift_grows_with_resolution():
 def test_listed_times_have_one_number_of_steps():
     listed = Listed((1.0, 0.5, 0.0))
     assert listed(Straight(), 2, 1).tolist() == [1.0, 0.5, 0.0]
-    with pytest.raises(ValueError, match="3 steps asked, the listed times have 2"):
+    with pytest.raises(InvalidField, match="steps: 3 given, 2 allowed"):
         listed(Straight(), 3, 1)
 
 

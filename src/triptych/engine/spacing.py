@@ -15,6 +15,7 @@ from torch import Tensor
 
 from triptych.engine.frame import Frame
 from triptych.engine.path import Discrete, Path
+from triptych.errors import InvalidField
 
 __all__ = [
     "SPACINGS",
@@ -43,6 +44,14 @@ def uniform(path: Path, steps: int, latents: int) -> Tensor:
 def entries(path: Path) -> int:
     """How many timesteps the path was trained on; 1000 for continuous ones."""
     return path.entries if isinstance(path, Discrete) else 1000
+
+
+def countable(path: Path, steps: int) -> int:
+    """The entries, of which every step needs its own."""
+    count = entries(path)
+    if steps > count:
+        raise InvalidField("steps", steps, f"1 to {count}", "This spacing stops at whole timesteps; try uniform.")
+    return count
 
 
 def at_timesteps(path: Path, timesteps: Tensor, end: float) -> Tensor:
@@ -86,15 +95,14 @@ class Leading:
     spare: int = 0
 
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
-        count = entries(path)
-        multiples = torch.arange(steps).flip(0) + self.spare
-        timesteps = multiples * (count // (steps + self.spare)) + self.offset
-        return at_timesteps(path, timesteps.clamp(max=count - 1), self.end)
+        count = countable(path, steps + self.spare)
+        multiples = (torch.arange(steps).flip(0) + self.spare) * (count // (steps + self.spare))
+        return at_timesteps(path, multiples + min(self.offset, count - 1 - int(multiples[0])), self.end)
 
 
 def trailing(path: Path, steps: int, latents: int) -> Tensor:
     """From the noisiest entry down by N / steps (arXiv:2305.08891, table 2)."""
-    count = entries(path)
+    count = countable(path, steps)
     timesteps = (count - torch.arange(steps, dtype=torch.float64) * count / steps).round() - 1
     return at_timesteps(path, timesteps, 0.0)
 
@@ -178,7 +186,7 @@ def beta_quantiles(shares: Tensor, alpha: float, beta: float) -> Tensor:
         middle = (low + high) / 2
         below = cumulative(middle) < shares
         low, high = torch.where(below, middle, low), torch.where(below, high, middle)
-    return (low + high) / 2
+    return torch.where(shares < 1, low, torch.ones_like(low))  # exact at both ends
 
 
 def _ends(path: Path, largest: float | None, smallest: float | None) -> tuple[Tensor, Tensor]:
@@ -198,7 +206,7 @@ class Listed:
 
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
         if steps != len(self.times) - 1:
-            raise ValueError(f"{steps} steps asked, the listed times have {len(self.times) - 1}")
+            raise InvalidField("steps", steps, f"{len(self.times) - 1}", "The model's times are listed.")
         return torch.tensor(self.times, dtype=torch.float64)
 
 
@@ -236,7 +244,7 @@ class ResolutionShifted:
 
 def shift_by(times: Tensor, shift: float) -> Tensor:
     """Times of any shape in [0, 1], their odds t / (1 - t) multiplied by `shift`."""
-    return shift * times / (1 + (shift - 1) * times)
+    return shift * times / (shift * times + (1 - times))  # exactly 1 at 1
 
 
 SPACINGS: dict[str, Spacing] = {

@@ -17,7 +17,7 @@ from triptych.engine.denoiser import NetworkDenoiser, flow_target
 from triptych.engine.nets.unet import UNet
 from triptych.engine.path import Straight
 from triptych.engine.text.words import WordTower
-from triptych.errors import InvalidField, WeightsMismatch
+from triptych.errors import InvalidField, WeightsError, WeightsMismatch
 from triptych.model import Model
 from triptych.types import Card, Request
 
@@ -98,14 +98,20 @@ class WordEncoder:
 
 
 def load(card: Card, device: str, dtype: str) -> Model:
-    """The model with its shipped weights. Raises WeightsMismatch."""
+    """The model with its shipped weights. Raises WeightsError."""
     parts = assemble(card)
-    tensors = load_file(WEIGHTS / card.settings["words"]) | load_file(WEIGHTS / card.settings["weights"])
+    tensors = _read(card.settings["words"]) | _read(card.settings["weights"])
     fill(parts.modules(), tensors, card.name)
     modules = parts.modules().to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
     if card.settings["rank"] == 2:
         nn.Module.to(modules, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
     return Model(card, WordEncoder(words(card), parts.tower), parts.denoiser, parts.codec)
+
+
+def _read(name: str) -> dict[str, Tensor]:
+    if not (WEIGHTS / name).is_file():
+        raise WeightsError(f"{WEIGHTS / name} is missing: install the package again, or train it (triptych train).")
+    return load_file(WEIGHTS / name)
 
 
 @cache
