@@ -14,7 +14,7 @@ DATA holds (or gets) the sprites of the training recipe and the judge's weights.
 import argparse
 import colorsys
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,11 +79,11 @@ def gallery(network: Judge, sprites: Sprites, path: Path) -> Gallery:
     return Gallery(features, grey_features, codes, [head_noun(sprites.concepts[code].label) for code in codes])
 
 
-def draw(model: Model, prompts: list[str], first: int = 0) -> Tensor:
-    """(N, 3, 128, 128): each prompt with its own seed."""
+def draw(model: Model, prompts: list[str]) -> Tensor:
+    """(N, 3, 128, 128): each prompt with its own seed, all else as the card has it."""
     pictures = []
     for number, prompt in enumerate(prompts):
-        request = Request(model.card.name, prompt, seed=first + number)
+        request = Request(model.card.name, prompt, seed=number)
         *_, last = generate(model, model.card.resolve(request))
         pictures.append(decode(model, last.x_t).float())
     return torch.cat(pictures).clamp(-1, 1)
@@ -142,6 +142,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("out/quality"))
     parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--guidance", type=float, help="in place of the card's default")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--sheet", type=Path, help="a picture of the first 64 single objects")
     told = parser.parse_args()
@@ -151,6 +152,9 @@ def main() -> None:
     network = judge(told.folder)
     known = gallery(network, sprites, told.folder / "gallery.pt")
     card = cards()["mini-image"]
+    if told.guidance:
+        field = replace(card.fields["guidance_scale"], default=told.guidance)
+        card = replace(card, fields={**card.fields, "guidance_scale": field})
     model = load(card, "cpu", "bfloat16")
     figures: dict[str, object] = {"judge": ceiling(network, known, sprites, 300)}
 

@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+# A shell that runs this in the background has it ignore the signal, and processes that it starts inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAMILY = Path(__file__).parent / "family"
 sys.path.insert(0, str(FAMILY))  # with its entry point, before any card is read
