@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo test test-all lint bench docs clean
+.PHONY: demo test lint bench docs clean
 
 demo: $(VENV)/installed
 	$(BIN)/triptych make "a red heart" -o out/demo.png
@@ -12,9 +12,6 @@ demo: $(VENV)/installed
 
 test: $(VENV)/installed-dev
 	$(BIN)/python -m pytest
-
-test-all: $(VENV)/installed-dev
-	$(BIN)/python -m pytest -m "slow or not slow"
 
 lint: $(VENV)/installed-dev
 	$(BIN)/ruff format --check .
