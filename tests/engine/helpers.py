@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from triptych.engine.conditioning import Conditioning
@@ -73,6 +74,7 @@ STOCHASTIC: dict[str, tuple[Sampler, float]] = {  # with the order of the varian
 CONSISTENCY = {"lcm": SAMPLERS["lcm"]}  # right for a network that jumps to the data, not for the posterior mean
 
 NOTHING = Conditioning()
+REPEATABLE = settings(derandomize=True, deadline=None)  # of hypothesis: the same examples in every run
 
 
 def number(value: float) -> Tensor:

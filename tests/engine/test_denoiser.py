@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from helpers import FROM_PURE_NOISE, NOTHING, PATHS, Mixture, between, normal, number
-from hypothesis import given, settings
+from helpers import FROM_PURE_NOISE, NOTHING, PATHS, REPEATABLE, Mixture, between, normal, number
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ from triptych.errors import SingularTarget
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("target", TARGETS)
-@settings(deadline=None)
+@REPEATABLE
 @given(t=st.floats(0.02, 0.98), seed=st.integers(0, 1000), rank=st.integers(1, 3))
 def test_solve_is_exact(target, path, t, seed, rank):
     """Latents of any rank: 1 for sequences, 2 and 3 for grids."""
@@ -43,7 +43,7 @@ def test_solve_is_exact(target, path, t, seed, rank):
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("target", TARGETS)
-@settings(deadline=None)
+@REPEATABLE
 @given(t=st.floats(0.02, 0.98), seed=st.integers(0, 1000))
 def test_whatever_the_output_the_halves_add_up_to_x_t(target, path, t, seed):
     path, x_t, output = PATHS[path], normal(2, 3, 4, seed=seed), normal(2, 3, 4, seed=seed + 1)
@@ -53,6 +53,7 @@ def test_whatever_the_output_the_halves_add_up_to_x_t(target, path, t, seed):
     torch.testing.assert_close(path.perturb(p.x_0, p.eps, times) / scale, x_t / scale, atol=1e-10, rtol=0)
 
 
+@REPEATABLE
 @given(sigma=st.floats(0.002, 80.0), sigma_data=st.floats(0.1, 2.0), seed=st.integers(0, 100))
 def test_karras_target_is_table_1(sigma, sigma_data, seed):
     """c_skip and c_out of arXiv:2206.00364, table 1, column "Ours": D = c_skip x + c_out F."""
@@ -115,6 +116,7 @@ def test_one_singular_sample_is_enough():
         solve(Straight(), noise_target, x_t, t, x_t)
 
 
+@REPEATABLE
 @given(weight=st.floats(-3.0, 9.0))
 def test_lerp_goes_from_one_to_the_other_and_beyond(weight):
     one, other = (Prediction(normal(2, 3, seed=n), normal(2, 3, seed=n + 1)) for n in (0, 2))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from diffusers import DDIMScheduler, DDPMScheduler
-from helpers import FROM_PURE_NOISE, PATHS, normal
+from helpers import FROM_PURE_NOISE, PATHS, REPEATABLE, normal
 from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
@@ -70,6 +70,7 @@ def test_velocity_is_the_derivative(name):
 
 
 @pytest.mark.parametrize("name", PATHS)
+@REPEATABLE
 @given(t=st.floats(1e-4, 1.0))
 def test_time_is_the_inverse_of_half_log_snr(name, t):
     path, time = PATHS[name], torch.tensor(t, dtype=torch.float64)
@@ -77,6 +78,7 @@ def test_time_is_the_inverse_of_half_log_snr(name, t):
 
 
 @pytest.mark.parametrize("name", PATHS)
+@REPEATABLE
 @given(half_log_snr=st.floats(-4.0, 8.0))
 def test_half_log_snr_is_the_inverse_of_time(name, half_log_snr):
     path, value = PATHS[name], torch.tensor(half_log_snr, dtype=torch.float64)

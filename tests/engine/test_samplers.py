@@ -224,3 +224,24 @@ def test_each_half_is_taken_at_its_word(name, path):
         eps = halves(step.x_t, before, NOTHING).eps
         expected = path.perturb(halves.x_0, eps, number(step.t))
         torch.testing.assert_close(step.x_t, expected, atol=1e-9, rtol=1e-9)
+
+
+def test_2s_ancestral_in_noise_levels():
+    """k-diffusion's recursion where alpha = 1, in sigma: half a step of log sigma, a whole one, then the noise."""
+    path = PATHS["exploding"]
+    times = between(path, (-3.0, 2.0), 6)
+    sigmas, draw, x = path.sigma(times).tolist(), drawn(6), 80 * normal(5, 2)
+    steps = walk(SAMPLERS["dpmpp_2s_ancestral"], Mixture(path), x, times, drawn(6))
+
+    def x_0(x: Tensor, sigma: float) -> Tensor:
+        return Mixture(path)(x, number(sigma / 80).expand(5, 1), NOTHING).x_0
+
+    for sigma, after, step in zip(sigmas, sigmas[1:], steps[1:], strict=False):
+        up = after * math.sqrt(1 - (after / sigma) ** 2)
+        down = math.sqrt(after**2 - up**2)
+        middle = math.sqrt(sigma * down)
+        inner = x_0(x, sigma) + middle / sigma * (x - x_0(x, sigma))
+        known = x_0(inner, middle)
+        x = known + down / sigma * (x - known)
+        x = x + up * draw(x)
+        torch.testing.assert_close(step.x_t, x, atol=1e-9, rtol=1e-9)

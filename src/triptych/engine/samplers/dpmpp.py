@@ -96,16 +96,14 @@ class DpmppMultistep:
             p = predict(denoiser, x_t, t, cond)
             yield Step(float(t), x_t, p)
             h = path.half_log_snr(s) - path.half_log_snr(t)
-            usable = former if path.sigma(s) > 0 else []
-            data = self._data(p.x_0, h, usable)
-            x_t = advance(path, p, t, s, data, self.eta)
+            x_t = advance(path, p, t, s, self._data(p.x_0, h, former), self.eta)
             if self.eta > 0 and s > 0:
                 x_t = x_t + path.sigma(s) * (1 - torch.exp(-2 * self.eta * h)).sqrt() * noise(x_t)
             former = [(h, p.x_0), *former][: self.order - 1] if h.isfinite() else []
         yield Step(float(s), x_t, p)
 
     def _data(self, x_0: Tensor, h: Tensor, former: list[tuple[Tensor, Tensor]]) -> Tensor:
-        """x_0 extrapolated over the step."""
+        """x_0 extrapolated over the step; as it is over an infinite one."""
         if not former or not h.isfinite():
             return x_0
         r, slope = former[0][0] / h, (x_0 - former[0][1]) * (h / former[0][0])
