@@ -18,6 +18,8 @@ from triptych.types import Artifact, Card, Medium, Progress, Request
 if TYPE_CHECKING:
     from PIL import Image
 
+    from triptych.media.video import Clip
+
 __all__ = ["Handle", "Made", "Media", "again", "load", "models", "recipe"]
 
 PLAIN = {entry.name for entry in fields(Request)} - {"model", "prompt", "inputs", "options"}
@@ -34,7 +36,7 @@ class Media:
 
     @property
     def data(self) -> bytes:
-        """The file's bytes, the recipe inside."""
+        """A file's bytes, the recipe inside: PNG, or Matroska without loss for clips. `save` writes other formats."""
         return self.artifact.data
 
     @property
@@ -50,17 +52,25 @@ class Media:
         place = Path(path).expanduser()
         if self.recipe.get("role") == "trace":
             return files.write(place, medias.exactly(self.artifact, place).data, replace=replace)
-        return files.write(place, medias.convert(self.artifact, medias.mime(place)).data, replace=replace)
+        kind = medias.mime(place, medias.medium(self.artifact))
+        return files.write(place, medias.convert(self.artifact, kind).data, replace=replace)
 
     def picture(self) -> "Image.Image":
-        """The picture as a PIL image."""
+        """The picture as a PIL image. Raises FileProblem where it is none."""
         from triptych.media.image import opened
 
         return opened(self.artifact.data)
 
+    def clip(self) -> "Clip":
+        """The frames (T, H, W, 3) of a clip, and how many there are a second. Raises FileProblem where it is none."""
+        from triptych.media.video import decode
+
+        return decode(self.artifact.data)
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, bytes]:
         """What notebooks show."""
-        return {self.artifact.mime: self.artifact.data}
+        shown = medias.convert(self.artifact, medias.SHOWN[medias.medium(self.artifact)])
+        return {shown.mime: shown.data}
 
 
 @final
@@ -171,6 +181,8 @@ def compared(made: Made, told: Mapping[str, Any]) -> Made:
 def request(card: Card, prompt: str, **given: Any) -> Request:
     """A request out of plain arguments: the card says which of them are inputs and which are options."""
     named = {"negative": "negative_prompt", "guidance": "guidance_scale"}
+    if isinstance(given.get("guidance"), str):  # not how much, but which way
+        del named["guidance"]
     said = {named.get(name, name): value for name, value in given.items() if value is not None}
     inputs = {name for name, entry in card.fields.items() if entry.kind == "artifact"}
     return Request(

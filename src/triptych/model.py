@@ -6,6 +6,7 @@ Everything that a request may say about the walk is composed here out of the eng
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import partial
 from typing import Protocol, final
 
 import torch
@@ -41,7 +42,9 @@ class Encoder(Protocol):
     The conditioning lies on the device where the denoiser runs; `generate` repeats it for every sample.
     """
 
-    def __call__(self, request: Request, prompt: str) -> Conditioning: ...
+    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
+        """init: samples (1, c, *S) that the network is shown, where the model is told of its init."""
+        ...
 
 
 Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
@@ -51,7 +54,10 @@ Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
-    """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead."""
+    """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead.
+
+    shown: whether the network is shown the init, as a first frame; else the walk starts from it.
+    """
 
     card: Card
     encoder: Encoder
@@ -59,6 +65,7 @@ class Model:
     codec: Codec
     spacing: Spacing = uniform
     guide: Guide = ClassifierFree
+    shown: bool = False
 
 
 def generate(
@@ -73,14 +80,17 @@ def generate(
     request: resolved by the model's card, with a seed. Its options may hold guidance (a name of GUIDANCES, its knobs
     as guidance_KNOB), guidance_rescale, guidance_start and guidance_stop (shares of the path, from the noise on), and
     the sampler's eta; what the chosen one does not take is refused, so cards leave the defaults of knobs None.
-    init: samples (1 or count, c, *samples) in [-1, 1] to start from. mask: (1 or count, 1, *samples) in [0, 1], 1
-    where the init may change. strength: the share of the path that is walked; None: the request's.
+    init: samples (1 or count, c, *samples) in [-1, 1] to start from, or those (1, c, *S) that the network is shown.
+    mask: (1 or count, 1, *samples) in [0, 1], 1 where the init may change. strength: the share of the path that is
+    walked; None: the request's.
     Closing the generator stops the walk. Raises InvalidField and UnknownName at once, NotFinite on the way.
     """
     seed, steps = _said("seed", request.seed), _said("steps", request.steps)
     if request.spacing is not None and request.spacing not in SPACINGS:
         raise UnknownName("spacing", request.spacing, SPACINGS)
     _check_guidance(request)
+    if model.shown and init is not None:
+        model, init = replace(model, encoder=partial(model.encoder, init=init)), None
     _check_samples(model.card, request, init, mask)
     share = _share(request, init, strength)
     walk = _Walk(seed, steps, walked(steps, share), _sampler(request))

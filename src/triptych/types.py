@@ -176,7 +176,9 @@ class Card:
 
     def lengths(self, request: Request) -> tuple[int, ...]:
         """Samples along each axis (pixels, frames, audio samples). Raises InvalidField."""
-        return tuple(axis.length(getattr(request, axis.name)) for axis in self.axes)
+        rate = request.options.get("fps")  # of a model that makes as many frames a second as are asked for
+        axes = (replace(axis, rate=rate) if rate and axis.name == "duration" else axis for axis in self.axes)
+        return tuple(axis.length(getattr(request, axis.name)) for axis in axes)
 
     def takes(self) -> str:
         """All that the card takes, for people."""

@@ -332,8 +332,8 @@ def test_help(capsys, arguments):
     assert "triptych" in out + err
 
 
-OPTIONS = """model image video audio out seed steps guidance sampler spacing negative size count init strength mask
-device dtype preview json trace option"""
+OPTIONS = """model image video audio out seed steps guidance sampler spacing negative size duration fps count init
+strength mask device dtype preview json trace option"""
 
 
 def test_every_option_is_explained(capsys):

@@ -15,7 +15,7 @@ PREVIEW = 0.5  # seconds between previews
 def make(
     prompt: Annotated[str, Argument(help="What to make")],
     model: Annotated[str | None, Option("--model", "-m", help="See: triptych models")] = None,
-    image: Annotated[bool, Option("--image", help="Make a picture (the default)")] = False,
+    image: Annotated[bool, Option("--image", help="Make a picture (the default, unless -o says else)")] = False,
     video: Annotated[bool, Option("--video", help="Make a clip")] = False,
     audio: Annotated[bool, Option("--audio", help="Make a sound")] = False,
     out: Out = None,
@@ -26,8 +26,10 @@ def make(
     spacing: Annotated[str | None, Option(help="How the steps are spread over the path")] = None,
     negative: Annotated[str | None, Option(metavar="TEXT", help="What to lead away from")] = None,
     size: Annotated[str | None, Option(metavar="WxH", help="Pixels")] = None,
+    duration: Annotated[float | None, Option(metavar="SECONDS", help="How long a clip or a sound is")] = None,
+    fps: Annotated[int | None, Option(help="Frames a second of a clip")] = None,
     count: Annotated[int | None, Option(help="How many; seeds count up")] = None,
-    init: Annotated[Path | None, Option(metavar="FILE", help="A picture to start from")] = None,
+    init: Annotated[Path | None, Option(metavar="FILE", help="What to start from; of a clip the first frame")] = None,
     strength: Annotated[float | None, Option(help="How much of the init may change, up to 1")] = None,
     mask: Annotated[Path | None, Option(metavar="FILE", help="White where the init may change")] = None,
     device: Device = None,
@@ -45,10 +47,17 @@ def make(
 
     medium = options.medium(image, video, audio)
     service = client.shared()
-    card = client.choose(service.cards(), model, medium)
+    card = client.choose(service.cards(), model, medium or (None if model else places.medium(out)))
     said: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance, "sampler": sampler}
     said |= {"spacing": spacing, "negative_prompt": negative, "count": count, "init": init, "strength": strength}
-    said |= {"mask": mask, "device": device, "dtype": dtype, "trace": places.trace_kind(trace)}
+    said |= {
+        "duration": duration,
+        "fps": fps,
+        "mask": mask,
+        "device": device,
+        "dtype": dtype,
+        "trace": places.trace_kind(trace),
+    }
     said |= options.size(size) | ({"preview_every": PREVIEW} if preview else {})
     said |= options.options(option or [], card, said)
     plan = places.plan(out, card.media)

@@ -12,7 +12,7 @@ from triptych.errors import FileProblem
 from triptych.media import files
 from triptych.types import Medium
 
-__all__ = ["Plan", "plan", "slug", "trace_kind"]
+__all__ = ["Plan", "medium", "plan", "slug", "trace_kind"]
 
 LONGEST = 40  # letters of the prompt in a name
 
@@ -51,6 +51,12 @@ def plan(out: str | None, medium: Medium, suffix: str | None = None) -> Plan:
     media.mime(path, medium)
     files.check_folder(path.parent)
     return Plan(path.parent, path.name)
+
+
+def medium(out: str | None) -> Medium | None:
+    """What the extension of `-o` stands for; where it may be several things, the first: .webp is a picture."""
+    suffix = Path(out).suffix.lower() if out is not None else ""
+    return next((kind for kind, known in media.EXTENSIONS.items() if suffix in known), None)
 
 
 def trace_kind(path: Path | None) -> str | None:

@@ -18,11 +18,12 @@ from triptych.media import recipe as recipes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["encode", "opened", "picture", "pictures", "quiet", "samples", "weights"]
+__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "samples", "weights"]
 
 LARGEST = 100_000_000  # pixels that are read from one file
 READ = ("PNG", "WEBP", "JPEG", "GIF", "TIFF", "BMP", "AVIF")
 FORMATS = {"image/png": "PNG", "image/webp": "WEBP", "image/jpeg": "JPEG"}
+OTHERS = (b"ftyp", b"\x1aE\xdf\xa3", b"WAVE", b"fLaC", b"OggS", b"ID3", b"\xff\xfb")  # how clips and sounds begin
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I")
 
 
@@ -38,9 +39,28 @@ def opened(data: bytes, where: str = "the file") -> Image.Image:
     except UnidentifiedImageError as problem:
         kinds = ", ".join(READ)
         raise FileProblem(f"{where} is no picture that can be read ({len(data)} bytes); {kinds} can.") from problem
-    except (OSError, SyntaxError, ValueError, EOFError, RuntimeError, Image.DecompressionBombError) as problem:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        EOFError,
+        IndexError,
+        RuntimeError,
+        Image.DecompressionBombError,
+    ) as problem:
         raise FileProblem(f"{where} is a damaged or truncated picture: {problem}.") from problem
     return image
+
+
+def known(data: bytes) -> bool:
+    """Whether this is meant to be a picture, damaged or not; else it may be a clip or a sound."""
+    try:
+        with quiet():
+            return Image.open(io.BytesIO(data), formats=READ) is not None
+    except UnidentifiedImageError:
+        return not any(mark in data[:16] for mark in OTHERS)
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, Image.DecompressionBombError):
+        return True
 
 
 @contextmanager

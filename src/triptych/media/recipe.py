@@ -14,8 +14,9 @@ from PIL.PngImagePlugin import PngInfo
 from triptych.errors import FileProblem, NoRecipe
 from triptych.media.parameters import parameters
 
-__all__ = ["FORMAT", "exif", "find_parameters", "find_recipe", "from_text", "png_text", "to_text"]
+__all__ = ["FORMAT", "KEY", "exif", "find_parameters", "find_recipe", "from_text", "nothing", "png_text", "to_text"]
 
+KEY = "triptych"  # of the recipe, in whatever a file has for text
 FORMAT = 1  # the version of the recipe on disk, under the key "triptych"
 DESCRIPTION, COMMENT, EXIF = 0x010E, 0x9286, 0x8769
 UNICODE = b"UNICODE\0"
@@ -68,14 +69,19 @@ def exif(recipe: Mapping[str, Any]) -> bytes:
 
 def find_recipe(image: Image.Image, where: str) -> dict[str, Any]:
     """The recipe in an opened picture. Raises NoRecipe or FileProblem."""
-    text = image.info.get("triptych")
+    text = image.info.get(KEY)
     if isinstance(text, str):
         return from_text(text, where)
     for told in (image.getexif().get(DESCRIPTION), image.info.get("comment")):  # the latter is a GIF's
         text = told.decode("ascii", "replace") if isinstance(told, bytes) else told
-        if isinstance(text, str) and text.startswith('{"triptych":'):
+        if isinstance(text, str) and text.startswith(f'{{"{KEY}":'):
             return from_text(text, where)
-    raise NoRecipe(f"{where} does not say how it was made: no recipe of triptych is in it.")
+    raise nothing(where)
+
+
+def nothing(where: str) -> NoRecipe:
+    """What is raised where no recipe is."""
+    return NoRecipe(f"{where} does not say how it was made: no recipe of triptych is in it.")
 
 
 def find_parameters(image: Image.Image) -> str | None:

@@ -4,14 +4,10 @@ As a contact sheet (PNG) or as a clip (MP4, GIF, WebP). Latents are shown decode
 too slow: their three principal axes as red, green and blue.
 """
 
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path as File
-from tempfile import TemporaryDirectory
 from typing import Any, final
 
-import av
 import numpy
 import torch
 from PIL import Image
@@ -19,8 +15,8 @@ from torch import Tensor
 
 from triptych.engine.path import Path
 from triptych.media import image
-from triptych.media.recipe import exif, to_text
 from triptych.media.sheet import grid
+from triptych.media.video import Clip, encode
 from triptych.types import Artifact
 
 __all__ = ["MIMES", "Moment", "projected", "trace"]
@@ -57,7 +53,8 @@ def trace(
     frames = _frames(rows, times)
     rate = min(RATE, max(4, round(len(frames) / SECONDS)))
     held = frames + [frames[-1]] * round(REST * rate)
-    return Artifact(MIMES[kind], _clip(kind, held, rate, recipe), recipe)
+    clip = Clip(numpy.stack([numpy.asarray(frame) for frame in held]), rate)
+    return Artifact(MIMES[kind], encode(clip, MIMES[kind], recipe), recipe)
 
 
 def projected(latents: Tensor) -> Tensor:
@@ -119,34 +116,3 @@ def _frames(
         grid([("reverse", [(f"x_t, t = {t:.2f}", left), ("the predicted x_0", right)])])
         for t, left, right in zip(back, noisy, clean, strict=True)
     ]
-
-
-def _clip(kind: str, frames: list[Image.Image], rate: int, recipe: Mapping[str, Any]) -> bytes:
-    if kind == "mp4":
-        return _mp4(frames, rate, recipe)
-    out = io.BytesIO()
-    rest: dict[str, Any] = {"save_all": True, "append_images": frames[1:], "duration": round(1000 / rate), "loop": 0}
-    if kind == "gif":
-        frames[0].save(out, "GIF", comment=to_text(recipe).encode() if recipe else b"", **rest)
-    else:
-        frames[0].save(out, "WEBP", quality=85, exif=exif(recipe), **rest)
-    return out.getvalue()
-
-
-def _mp4(frames: list[Image.Image], rate: int, recipe: Mapping[str, Any]) -> bytes:
-    """H.264, both sides even as 4:2:0 wants them, the recipe under the container's key `triptych`."""
-    with TemporaryDirectory(prefix="triptych-") as folder:  # a file that begins with its index is written twice
-        path = File(folder) / "trace.mp4"
-        with av.open(path, "w", options={"movflags": "+faststart+use_metadata_tags"}) as container:
-            if recipe:
-                container.metadata["triptych"] = to_text(recipe)
-            stream = container.add_stream("libx264", rate=rate, options={"crf": "16", "preset": "medium"})
-            stream.width, stream.height = ((n + 1) // 2 * 2 for n in frames[0].size)
-            stream.pix_fmt = "yuv420p"
-            for picture in frames:
-                padded = Image.new("RGB", (stream.width, stream.height), "white")
-                padded.paste(picture)
-                frame = av.VideoFrame.from_ndarray(numpy.asarray(padded), format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
-        return path.read_bytes()

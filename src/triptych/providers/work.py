@@ -10,7 +10,8 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from triptych import families
+from triptych import families, media
+from triptych.engine.codec import Codec, latent_shape
 from triptych.engine.noise import SeededNoise
 from triptych.errors import Cancelled, GenerationError
 from triptych.media import image
@@ -113,7 +114,8 @@ class Run:
         for number, step in enumerate(generate(self.model, part, **self._inputs()), 1):
             latents = step.x_t
             if self._traced and group.first == 0:
-                self.moments.append(traces.Moment(step.t, step.x_t[:1].cpu(), step.prediction.x_0[:1].cpu()))
+                x_t, x_0 = (still(x[:1], self.model.codec).cpu() for x in (step.x_t, step.prediction.x_0))
+                self.moments.append(traces.Moment(step.t, x_t, x_0))
             if number <= expected:  # the last of all is the end of the path, where nothing is predicted any more
                 told = self._progress(group, number / expected, "denoising")
                 yield replace(told, preview=preview(step.prediction.x_0))
@@ -129,14 +131,19 @@ class Run:
         if made != here:
             self.warnings.append("decoded on another device, dtype or version than it was denoised on")
         found = []
-        for number, picture in enumerate(image.pictures(samples)):
+        for number, piece in enumerate(media.pieces(self.model.card.media, samples, self._rate())):
             alone = replace(self.request, seed=group.seed, count=group.count)
             index = {"index": number} if group.count > 1 else {}
             if group.count == 1:
                 alone = replace(alone, options=_single(alone.options))
             told = self._recipe(alone, made) | index
-            found.append(Artifact("image/png", image.encode(picture, "image/png", told), told))
+            found.append(media.keep(piece, told))
         return found
+
+    def _rate(self) -> float:
+        """How many frames or samples there are a second."""
+        own = next((axis.rate for axis in self.model.card.axes if axis.name == "duration"), 1.0)
+        return float(self.request.options.get("fps") or own)
 
     def _trace(self, first: Artifact) -> list[Artifact]:
         if not self.moments:
@@ -146,10 +153,11 @@ class Run:
         self.model.codec.decode(self.moments[-1].x_t.to(self.device))
         slow = (time.monotonic() - began) * 3 * len(self.moments) > SLOWEST_TRACE
         show = traces.projected if slow else lambda x: self.model.codec.decode(x.to(self.device)).float()
-        eps = SeededNoise([self.request.seed or 0]).draw(self.moments[0].x_t.shape[1:])
+        shape = latent_shape(self.model.codec, self.model.card.lengths(self.request))
+        eps = still(SeededNoise([self.request.seed or 0]).draw(shape), self.model.codec)
         told = {**first.recipe, "role": "trace"}
         kind = self.request.options["trace"]
-        return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, show, told)]
+        return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, lambda x: flat(show(x)), told)]
 
     def _inputs(self) -> dict[str, Any]:
         """What `generate` takes besides the request: samples of the init in [-1, 1], weights of the mask in [0, 1]."""
@@ -203,11 +211,25 @@ class Preview:
         began = time.monotonic()
         if not self._every or began < self._next:
             return None
-        picture = image.pictures(self._model.codec.decode(x_0[:1]))[0]
+        codec = self._model.codec
+        picture = image.pictures(flat(codec.decode(still(x_0[:1], codec))))[0]
         picture.thumbnail((PREVIEW, PREVIEW))
         data = image.encode(picture, "image/png", {})
         self._next = began + max(self._every, 5 * (time.monotonic() - began))
         return Artifact("image/png", data)
+
+
+def still(latents: Tensor, codec: Codec) -> Tensor:
+    """Of a sequence (B, C, T, *S) the member in the middle (B, C, 1, *S), of anything else all of it."""
+    if len(codec.scale_factor) < 3:
+        return latents
+    middle = latents.shape[2] // 2
+    return latents[:, :, middle : middle + 1]
+
+
+def flat(samples: Tensor) -> Tensor:
+    """(B, 3, 1, H, W) as (B, 3, H, W)."""
+    return samples.squeeze(2) if samples.ndim == 5 else samples
 
 
 def warnings_of(request: Request) -> list[str]:
