@@ -1,5 +1,7 @@
 """The U-Net, the word tower and the folded codec at toy widths, over any rank."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,9 +9,13 @@ from triptych.engine.codecs.folded import Folded, fold, unfold
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.layers import TimeEmbedding
 from triptych.engine.nets.unet import UNet
-from triptych.engine.text.words import WordTower
+from triptych.engine.text.words import Memory, Sketch, WordTower
 
 RANKS = (1, 2, 3)
+SKETCH = {
+    "hidden": 16, "slots": 5, "grid": (3, 4, 4),
+    "memories": [{"window": (4, 4), "rank": 5}, {"window": (2, 2), "rank": 5, "reads": 2}],
+}  # fmt: skip
 
 
 def unet(rank: int, concat: int = 0) -> UNet:
@@ -30,6 +36,35 @@ def told(batch: int = 2, length: int = 5) -> Conditioning:
 def test_the_same_network_serves_every_rank(rank):
     x = torch.randn(2, 3, *[8] * rank)
     assert unet(rank)(x, torch.tensor([10.0, 900.0]), told()).shape == x.shape
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_network_along_sequences_starts_as_what_it_was(rank):
+    single, members = unet(rank, concat=2), 5
+    told_all = replace(told(), concat=torch.randn(2, 2, 1, *[8] * rank), scalars={"rate": torch.tensor([4.0, 8.0])})
+    sequences = UNet(
+        rank, 3, (16, 32), (False, True), blocks=1, embedding=16, tokens=8, vector=8, heads=2, concat=2, along=True
+    )
+    missing, unexpected = sequences.load_state_dict(single.state_dict(), strict=False)
+    assert not unexpected
+    assert all(".along." in name or name.startswith("place.") for name in missing)
+    x, t = torch.randn(2, 3, members, *[8] * rank), torch.tensor([10.0, 900.0])
+    each = [single(x[:, :, n], t, replace(told_all, concat=told_all.concat[:, :, 0])) for n in range(members)]
+    torch.testing.assert_close(sequences.eval()(x, t, told_all), torch.stack(each, 2), rtol=1e-4, atol=1e-4)
+
+
+def test_members_of_a_sequence_hear_of_each_other_and_of_their_place():
+    torch.manual_seed(0)
+    network = UNet(2, 3, (16, 32), (False, True), embedding=16, tokens=8, vector=8, heads=2, along=True)
+    for parameter in network.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    x, t, rate = torch.randn(1, 3, 4, 8, 8), torch.tensor([5.0]), torch.tensor([4.0])
+    cond = replace(told(1), scalars={"rate": rate})
+    changed = x.clone()
+    changed[:, :, 0] += 1
+    assert not torch.allclose(network(x, t, cond)[:, :, 3], network(changed, t, cond)[:, :, 3], atol=1e-5)
+    later = replace(cond, scalars={"rate": rate, "start": torch.tensor([0.5])})
+    assert not torch.allclose(network(x, t, cond), network(x, t, later), atol=1e-5)
 
 
 def test_a_fresh_network_gives_nothing():
@@ -83,7 +118,7 @@ def test_the_time_embedding_is_that_of_diffusers():
 
 def tower() -> WordTower:
     torch.manual_seed(0)
-    words = WordTower(50, 6, 8, layers=2, heads=2, length=7, hidden=16, grid=(3, 4, 4))
+    words = WordTower(50, 6, 8, layers=2, heads=2, length=7, sketch=SKETCH)
     words.table.copy_(torch.randint(-127, 128, words.table.shape, dtype=torch.int8))
     return words
 
@@ -102,6 +137,31 @@ def test_the_order_of_words_matters():
     words, mask = tower(), torch.ones(1, 3, dtype=torch.bool)
     first, second = words(torch.tensor([[1, 5, 9]]), mask), words(torch.tensor([[9, 5, 1]]), mask)
     assert not torch.allclose(first.vector, second.vector)
+
+
+@pytest.mark.parametrize("rank", RANKS)
+def test_a_memory_lays_what_is_recalled_where_it_is_told(rank):
+    grid, window = (3, *[6] * rank), [2] * rank
+    memory = Memory(8, 5, grid, window=window, rank=5)
+    means = torch.randn(5, *grid)
+    memory.remember(means)
+    with torch.no_grad():
+        memory.places.bias.reshape(memory.steps)[(1,) * rank] = 2.0
+    out = memory(torch.randn(1, 8), torch.eye(5)[3][None, None])
+    expected = torch.zeros(1, *grid)
+    inside = (slice(None), *[slice(1, 3)] * rank)
+    expected[0][inside] = 2 * means[3][(slice(None), *[slice(2, 4)] * rank)]
+    torch.testing.assert_close(out, expected)
+
+
+def test_a_fresh_sketch_is_the_mixture_that_it_recalls():
+    sketch = Sketch(8, **SKETCH)
+    ground, means = torch.randn(3, 4, 4), torch.randn(2, 5, 3, 4, 4)
+    sketch.remember(ground, list(means))
+    torch.nn.init.zeros_(sketch.leave.weight)
+    vector = torch.randn(2, 8)
+    shares = sketch.scores(vector).softmax(-1)[:, 0]
+    torch.testing.assert_close(sketch(vector), torch.einsum("bs,schw->bchw", shares, means[0]))
 
 
 def test_the_table_is_not_trained():

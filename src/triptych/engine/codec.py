@@ -12,7 +12,7 @@ from typing import Protocol, final
 import torch
 from torch import Tensor
 
-__all__ = ["Codec", "Identity", "Tiled", "latent_shape"]
+__all__ = ["Codec", "Each", "Identity", "Tiled", "latent_shape"]
 
 
 class Codec(Protocol):
@@ -48,6 +48,37 @@ class Identity:
 
     def decode(self, z: Tensor) -> Tensor:
         return z
+
+
+@final
+@dataclass(frozen=True)
+class Each:
+    """A codec for sequences that takes each member by itself: samples (B, c, T, *samples), latents (B, C, T, *latents).
+
+    at_once: how many members it may take together, a bound on memory.
+    """
+
+    codec: Codec
+    at_once: int = 16
+
+    @property
+    def channels(self) -> int:
+        return self.codec.channels
+
+    @property
+    def scale_factor(self) -> tuple[int, ...]:
+        return (1, *self.codec.scale_factor)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self._every(x, self.codec.encode)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return self._every(z, self.codec.decode)
+
+    def _every(self, x: Tensor, work: Callable[[Tensor], Tensor]) -> Tensor:
+        members = torch.split(x.transpose(1, 2).flatten(0, 1), self.at_once)
+        done = torch.cat([work(part) for part in members])
+        return done.reshape(len(x), x.shape[2], *done.shape[1:]).transpose(1, 2)
 
 
 def latent_shape(codec: Codec, samples: Sequence[int]) -> tuple[int, ...]:

@@ -2,9 +2,14 @@
 
 Small on purpose: skips are merged by 1x1 convolutions, and one attention serves as self- and cross-attention, its
 keys being the positions and the conditioning's tokens side by side (as in arXiv:2403.03206, without its two streams).
+
+A sequence of latents may be taken as such: each member goes through the layers by itself, and layers of their own
+mix the members place by place (arXiv:2204.03458, section 3). They start as nothing, so a network keeps what it knew of
+single latents when it learns sequences (arXiv:2307.04725).
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 import torch
@@ -41,25 +46,59 @@ class JointAttention(nn.Module):
         return x + out.transpose(1, 2).reshape(x.shape)
 
 
+class Along(nn.Module):
+    """Mixes the members of sequences, place by place: two convolutions of three members, then attention if heads."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm_1, self.conv_1 = normalised(width), nn.Conv2d(width, width, (3, 1), padding=(1, 0))
+        self.norm_2, self.conv_2 = normalised(width), zeroed(nn.Conv2d(width, width, (3, 1), padding=(1, 0)))
+        if heads:
+            self.norm_3, self.qkv = normalised(width), nn.Linear(width, 3 * width)
+            self.out = zeroed(nn.Linear(width, width))
+
+    def forward(self, x: Tensor, length: int) -> Tensor:
+        """x (B * length, width, *S) -> the same shape."""
+        h = (
+            x.reshape(-1, length, *x.shape[1:]).transpose(1, 2).flatten(3)
+        )  # (B, width, length, places), channels last as x is
+        h = h + self.conv_2(F.silu(self.norm_2(self.conv_1(F.silu(self.norm_1(h))))))
+        if self.heads:
+            places = self.norm_3(h).permute(0, 3, 2, 1)
+            q, k, v = self.qkv(places).flatten(0, 1).chunk(3, dim=-1)
+            out = self.out(attention(q, k, v, self.heads, None))
+            h = h + out.reshape(places.shape).permute(0, 3, 2, 1)
+        mixed: Tensor = h.transpose(1, 2).reshape(x.shape)
+        return mixed
+
+
 class Level(nn.Module):
     """The blocks of one resolution on one side of the U."""
 
-    def __init__(self, rank: int, width: int, blocks: int, embedding: int, tokens: int | None, heads: int) -> None:
+    def __init__(
+        self, rank: int, width: int, blocks: int, embedding: int, tokens: int | None, heads: int, along: bool
+    ) -> None:
         super().__init__()
         self.blocks = nn.ModuleList(ResidualBlock(rank, width, embedding) for _ in range(blocks))
         self.attention = JointAttention(width, tokens, heads) if tokens else None
+        self.along = Along(width, heads if tokens else 0) if along else None
 
-    def forward(self, x: Tensor, embedding: Tensor, cond: Conditioning) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, cond: Conditioning, length: int) -> Tensor:
         for block in self.blocks:
             x = block(x, embedding)
-        return x if self.attention is None else self.attention(x, cond)
+        if self.attention is not None:
+            x = self.attention(x, cond)
+        return x if self.along is None else self.along(x, length)
 
 
 class UNet(nn.Module):
     """Latents (B, channels, *S) to the same shape; each axis of S a multiple of 2^(levels - 1).
 
     widths: channels per level, finest first; attend: which levels attend; tokens, vector: the widths of the
-    conditioning's tokens and vector; concat: how many channels are stacked under x_t.
+    conditioning's tokens and vector; concat: how many channels are stacked under x_t; along: S has one more axis, first
+    and of any length, along which lie the members of a sequence; the conditioning's scalars say how many there are a
+    second (`rate`), and when the first of them is (`start`, in seconds; 0 unless told).
     """
 
     def __init__(
@@ -75,15 +114,19 @@ class UNet(nn.Module):
         vector: int = 256,
         heads: int = 4,
         concat: int = 0,
+        along: bool = False,
     ) -> None:
         super().__init__()
         conv = CONV[rank]
         self.time = TimeEmbedding(embedding)
+        self.place = TimeEmbedding(embedding) if along else None
+        if self.place is not None:
+            zeroed(self.place.layers[2])
         self.vector = nn.Linear(vector, embedding)
         self.enter = conv(channels + concat, widths[0], 3, padding=1)
 
         def level(index: int) -> Level:
-            return Level(rank, widths[index], blocks, embedding, tokens if attend[index] else None, heads)
+            return Level(rank, widths[index], blocks, embedding, tokens if attend[index] else None, heads, along)
 
         coarser = list(pairwise(widths))
         self.down = nn.ModuleList(level(i) for i in range(len(widths)))
@@ -96,21 +139,30 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning) -> Tensor:
         """x (B, channels, *S), timestep (B,) in [0, 1000] -> (B, channels, *S) in the network's dtype."""
         dtype = self.enter.weight.dtype
+        if cond.concat is not None:
+            x = torch.cat([x, _resized(cond.concat, x).to(x.dtype)], dim=1)
         embedding = self.time(timestep)
         if cond.vector is not None:
             embedding = embedding + self.vector(cond.vector.to(dtype))
-        embedding = F.silu(embedding)
-        if cond.concat is not None:
-            x = torch.cat([x, _resized(cond.concat, x).to(x.dtype)], dim=1)
-        h = self.enter(x.to(dtype))
+        batch, length = len(x), 1
+        if self.place is not None:
+            length = x.shape[2]
+            x, cond = x.transpose(1, 2).flatten(0, 1), _repeated(cond, length)
+            embedding = embedding.repeat_interleave(length, 0) + self.place(_places(cond, batch, length))
+        out = self._walk(x.to(dtype), F.silu(embedding), cond, length)
+        return out if self.place is None else out.reshape(batch, length, *out.shape[1:]).transpose(1, 2)
+
+    def _walk(self, x: Tensor, embedding: Tensor, cond: Conditioning, length: int) -> Tensor:
+        """Down the U and up again; x (B * length, channels + concat, *S)."""
+        h = self.enter(x)
         skips = []
         for index, level in enumerate(self.down):
-            h = level(h, embedding, cond)
+            h = level(h, embedding, cond, length)
             skips.append(h)
             if index < len(self.shrink):
                 h = self.shrink[index](h)
         for index in reversed(range(len(self.up))):
-            h = self.up[index](self.merge[index](torch.cat([h, skips[index]], dim=1)), embedding, cond)
+            h = self.up[index](self.merge[index](torch.cat([h, skips[index]], dim=1)), embedding, cond, length)
             if index > 0:
                 h = self.grow[index - 1](F.interpolate(h, size=skips[index - 1].shape[2:]))
         out: Tensor = self.leave(F.silu(self.norm(h)))
@@ -121,3 +173,21 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
     """x at the resolution of `like`."""
     mode = {3: "linear", 4: "bilinear", 5: "trilinear"}[like.ndim]
     return x if x.shape[2:] == like.shape[2:] else F.interpolate(x, size=like.shape[2:], mode=mode)
+
+
+def _repeated(cond: Conditioning, length: int) -> Conditioning:
+    """What is attended to, once for every member of a sequence."""
+    tokens, mask = (None if x is None else x.repeat_interleave(length, 0) for x in (cond.tokens, cond.mask))
+    return replace(cond, tokens=tokens, mask=mask)
+
+
+HUNDREDTHS = 100  # of a second: the clock of a sequence, whose embedding reaches ten seconds
+
+
+def _places(cond: Conditioning, batch: int, length: int) -> Tensor:
+    """(B * length,) when each member is."""
+    rate = cond.scalars["rate"]
+    seconds = torch.arange(length, device=rate.device) / rate[:, None]
+    if "start" in cond.scalars:
+        seconds = seconds + cond.scalars["start"][:, None]
+    return (HUNDREDTHS * seconds).expand(batch, length).flatten()
