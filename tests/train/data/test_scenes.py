@@ -9,7 +9,7 @@ import pytest
 from triptych.errors import UnknownName
 from triptych.train.data.art import STYLES
 from triptych.train.data.captions import STYLE_WORDS
-from triptych.train.data.casting import KINDS
+from triptych.train.data.casting import KINDS, usual
 from triptych.train.data.composition import GROUNDS, TINTS
 from triptych.train.data.lexicon import everyday
 from triptych.train.data.scenes import MIX, Scenes
@@ -100,6 +100,16 @@ def test_captions_that_name_no_style_show_3d_wherever_it_may_be_shown(scenes, ma
             assert scene.style == "3d"
     assert {scene.style for scene in many} == set(STYLES)
     assert sum(scene.style_said for scene in many) / len(many) == pytest.approx(0.45, abs=0.03)
+
+
+def test_a_portrait_is_what_a_bare_name_asks_for(scenes):
+    for code, styles in list(scenes.repertoire.trained.items())[:50]:
+        portrait = scenes.portrait(code, 3)
+        assert portrait.codes == (code,)
+        assert not portrait.style_said
+        assert portrait.style == usual(tuple(styles))
+        assert (portrait.ground.first, portrait.ground.pattern) == ("white", "plain")
+        assert same(portrait, scenes.portrait(code, 3))
 
 
 def test_relations_hold_in_the_picture(many):

@@ -18,7 +18,7 @@ from triptych.train.data.lexicon import Lexicon, everyday
 from triptych.train.data.sprites import Sprite, Sprites
 from triptych.train.data.traits import can, weight
 
-__all__ = ["Cast", "Casting", "HeldOut", "Repertoire", "Role", "Trained"]
+__all__ = ["Cast", "Casting", "HeldOut", "Repertoire", "Role", "Trained", "usual"]
 
 Rng = np.random.Generator
 PREFERRED: Final = ("3d", "noto", *(style for style in STYLES if style not in ("3d", "noto")))
@@ -180,7 +180,12 @@ def choose_style(rng: Rng, styles: tuple[str, ...]) -> tuple[str, bool]:
     """(style, whether the caption says it)."""
     if rng.random() < NAMED:
         return styles[int(rng.integers(len(styles)))], True
-    return next(style for style in PREFERRED if style in styles), False
+    return usual(styles), False
+
+
+def usual(styles: tuple[str, ...]) -> str:
+    """The style that a caption means which says none."""
+    return next(style for style in PREFERRED if style in styles)
 
 
 def _odds(concepts: list[Concept]) -> tuple[list[str], NDArray[np.float64]]:

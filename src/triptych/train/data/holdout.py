@@ -18,7 +18,7 @@ from triptych.train.data.concepts import Concept
 
 __all__ = ["Split", "family", "publish", "split"]
 
-CONCEPTS, STYLES, COLOURS, PAIRS, SYNONYMS = 0.03, 0.10, 0.15, 0.10, 0.10  # shares that are withheld
+CONCEPTS, STYLES, COLOURS, PAIRS, SYNONYMS, MOTIONS = 0.03, 0.10, 0.15, 0.10, 0.10, 0.15  # shares that are withheld
 EXAMPLES = 300  # pairs that are listed
 FEWEST_STYLES = 4  # a concept with fewer keeps them all
 SALT: Final = "triptych mini-image 1"
@@ -45,6 +45,10 @@ class Split:
     def pairs(self, first: str, second: str) -> bool:
         """Whether training may show `first` to the left of, or above, `second`."""
         return share("pair", first, second) >= PAIRS
+
+    def moves(self, code: str, motion: str) -> bool:
+        """Whether training may move this concept so."""
+        return share("motion", code, motion) >= MOTIONS
 
 
 def split(concepts: Mapping[str, Concept], styles: Mapping[str, Collection[str]], kept: Collection[str]) -> Split:

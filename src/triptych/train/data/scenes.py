@@ -14,12 +14,12 @@ import numpy as np
 from triptych.errors import UnknownName
 from triptych.train.data import sprites
 from triptych.train.data.captions import Ground, Subject, caption, one, posed, related, several
-from triptych.train.data.casting import KINDS, Cast, HeldOut, Repertoire, Role, Trained
+from triptych.train.data.casting import KINDS, Cast, HeldOut, Repertoire, Role, Trained, usual
 from triptych.train.data.composition import GROUNDS, TINTS, Box, Pixels, fitted, paint, paste, tinted
 from triptych.train.data.traits import can
 from triptych.train.data.words import head_noun
 
-__all__ = ["MIX", "Scene", "Scenes", "Thing", "build"]
+__all__ = ["MIX", "Scene", "Scenes", "Thing", "build", "choose_ground"]
 
 Rng = np.random.Generator
 MIX: Final[Mapping[str, float]] = {
@@ -116,9 +116,25 @@ class Scenes:
         rng = np.random.default_rng(seed)
         kind = self._kinds[int(np.searchsorted(self._odds, rng.random(), side="right"))]
         cast = self._casting.cast(rng, kind)
-        ground, said = _ground(rng)
+        ground, said = choose_ground(rng)
+        return self._compose(rng, kind, cast, ground, said, LENGTHS.get(kind, LENGTH), MIRRORED)
+
+    def portrait(self, code: str, seed: int, length: tuple[float, float] = LENGTH) -> Scene:
+        """A trained concept as its bare name asks for it: alone, in its usual style, in the middle, on white, and never
+        mirrored, as a mean over both sides shows neither.
+
+        length: the least and the most of its longer side, as a share of the frame.
+        """
+        rng, concept = np.random.default_rng(seed), self.repertoire.art.concepts[code]
+        role = self.repertoire.role(rng, concept, usual(tuple(self.repertoire.trained[code])), "single")
+        cast, ground = Cast((role,), style_said=False), Ground("plain", "white")
+        return self._compose(rng, "single", cast, ground, said=False, length=length, mirrored=0.0)
+
+    def _compose(
+        self, rng: Rng, kind: str, cast: Cast, ground: Ground, said: bool, length: tuple[float, float], mirrored: float
+    ) -> Scene:
         canvas = paint(ground, self.size)
-        boxes = self._draw(rng, canvas, cast, kind)
+        boxes = self._draw(rng, canvas, cast, kind, length, mirrored)
         relation = _relation(rng, kind)
         subject = _subject(rng, cast, kind, relation)
         style = cast.roles[0].sprite.style
@@ -154,9 +170,11 @@ class Scenes:
             for code, concept in shown.art.concepts.items()
         }
 
-    def _draw(self, rng: Rng, canvas: Pixels, cast: Cast, kind: str) -> tuple[Box, ...]:
-        longest = round(self.size * rng.uniform(*LENGTHS.get(kind, LENGTH)))
-        drawn = [self._picture(rng, role, cast.tint, kind, longest) for role in cast.roles]
+    def _draw(
+        self, rng: Rng, canvas: Pixels, cast: Cast, kind: str, length: tuple[float, float], mirrored: float
+    ) -> tuple[Box, ...]:
+        longest = round(self.size * rng.uniform(*length))
+        drawn = [self._picture(rng, role, cast.tint, kind, longest, mirrored) for role in cast.roles]
         centres = CENTRES.get(kind, CENTRE)
         if kind == "tiny":
             centres = ((rng.uniform(0.3, 0.7), rng.uniform(0.3, 0.7)),)
@@ -164,7 +182,7 @@ class Scenes:
         places = [((x + shift[0]) * self.size, (y + shift[1]) * self.size) for x, y in centres]
         return tuple(paste(canvas, drawn[n % len(drawn)], place) for n, place in enumerate(places))
 
-    def _picture(self, rng: Rng, role: Role, tint: str, kind: str, longest: int) -> Pixels:
+    def _picture(self, rng: Rng, role: Role, tint: str, kind: str, longest: int, mirrored: float) -> Pixels:
         pixels = self.repertoire.art.pixels[role.sprite.index]
         if tint:
             pixels = tinted(pixels, TINTS[tint])
@@ -172,12 +190,12 @@ class Scenes:
         picture = fitted(pixels, (0, 0, sprites.SIDE, sprites.SIDE) if whole else role.sprite.box, longest)
         if kind == "upside down":
             return picture[::-1, ::-1]
-        if rng.random() < MIRRORED and can(role.concept, "mirrored"):
+        if rng.random() < mirrored and can(role.concept, "mirrored"):
             return picture[:, ::-1]
         return picture
 
 
-def _ground(rng: Rng) -> tuple[Ground, bool]:
+def choose_ground(rng: Rng) -> tuple[Ground, bool]:
     """(background, whether the caption says it)."""
     if rng.random() < WHITE:
         return Ground("plain", "white"), bool(rng.random() < WHITE_SAID)
