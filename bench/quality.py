@@ -8,7 +8,7 @@ DATA holds (or gets) the sprites of the training recipe and the judge's weights.
   prompted concept, or one whose name has the same head noun;
 - `unseen`: the same for concepts that training never saw;
 - `style`, `colour`, `pair`: held-out combinations; objects by the same measure (by its luma where the colour is not
-  the sprite's own, half by half for pairs), colour by the hue of what is drawn.
+  the sprite's own, half by half and enlarged for pairs), colour by the hue of what is drawn.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from torch import Tensor
 from triptych.families import cards, load
 from triptych.model import Model, decode, generate
 from triptych.train.data.composition import TINTS
-from triptych.train.data.scenes import Scenes, build
+from triptych.train.data.scenes import Scene, Scenes, build
 from triptych.train.data.sprites import Sprites
 from triptych.train.data.words import head_noun, with_article
 from triptych.train.tasks import save_sheet
@@ -185,17 +185,37 @@ def held_out(model: Model, network: Judge, known: Gallery, folder: Path, count: 
         ]
         pictures = draw(model, [scene.caption for scene in chosen])
         if kind == "beside":
-            halves = [pictures[..., : SIDE // 2], pictures[..., SIDE // 2 :]]
-            whole = [torch.nn.functional.pad(half, (32, 32), value=1.0) for half in halves]
-            sides = [known.right(network(x), [s.codes[n] for s in chosen]) for n, x in enumerate(whole)]
-            figures["pair: both objects, each in its place"] = share([a and b for a, b in zip(*sides, strict=True)])
-            figures["pair: objects in their place"] = share(sides[0] + sides[1])
+            drawn, possible = (
+                sides(network, known, pictures, chosen),
+                sides(network, known, kept(model, chosen), chosen),
+            )
+            figures["pair: objects in their place"] = share([right for pair in drawn for right in pair])
+            figures["pair: both objects, each in its place"] = share([a and b for a, b in drawn])
+            figures["pair: objects after the codec alone"] = share([right for pair in possible for right in pair])
         elif kind == "tint":
             figures["colour: object"] = share(known.right(network(luma(pictures)), [s.codes[0] for s in chosen], True))
             figures["colour: colour"] = share([hue_is(x, s.colour) for x, s in zip(pictures, chosen, strict=True)])
         else:
             figures["style: object"] = share(known.right(network(pictures), [s.codes[0] for s in chosen]))
     return figures
+
+
+def kept(model: Model, scenes: list[Scene]) -> Tensor:
+    """(N, 3, 128, 128): the true pictures, encoded and decoded: no denoiser can do better."""
+    x = torch.stack([torch.from_numpy(scene.pixels).permute(2, 0, 1) / 127.5 - 1 for scene in scenes])
+    return model.codec.decode(model.codec.encode(x.to(torch.bfloat16))).float().clamp(-1, 1)
+
+
+def sides(network: Judge, known: Gallery, pictures: Tensor, scenes: list[Scene]) -> list[tuple[bool, bool]]:
+    """Whether the left and the right object are right, each enlarged to the size at which the judge knows things."""
+    right = []
+    for n in range(2):
+        half = pictures[:, :, SIDE // 4 : -SIDE // 4, n * SIDE // 2 : (n + 1) * SIDE // 2]
+        large = torch.nn.functional.interpolate(half, size=(DRAWN, DRAWN), mode="bicubic").clamp(-1, 1)
+        margin = (SIDE - DRAWN) // 2
+        whole = torch.nn.functional.pad(large, [margin] * 4, value=1.0)
+        right.append(known.right(network(whole), [scene.codes[n] for scene in scenes]))
+    return list(zip(*right, strict=True))
 
 
 if __name__ == "__main__":

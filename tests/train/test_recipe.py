@@ -1,16 +1,23 @@
 """Recipes are found, and a small one runs from nothing to weights that load: its own sprites, its own tokenizer."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from triptych.engine.adapt import merge
+from triptych.engine.text.words import Sketch
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
+from triptych.train.bank import NOTHING, Bank, encoded, means
 from triptych.train.pictures import stream
-from triptych.train.recipe import export, find
+from triptych.train.recipe import TABLE, export, find
+from triptych.train.sequences import SequenceTask, Window, learned, prepare
 from triptych.train.tasks import CodecTask, DenoiserTask, SketchTask
 
+SKETCH = {"hidden": 32, "slots": 2, "grid": (4, 4, 4), "memories": [{"window": (4, 4), "rank": 2, "reads": 2}]}
 WORDS = ["[PAD]", "[UNK]", "a", "red", "blue", "disc", "square"]
 
 
@@ -25,6 +32,7 @@ class Scene:
         self.pixels = np.full((32, 32, 3), 255, np.uint8)
         self.pixels[inside] = (220, 30, 30) if colour == "red" else (30, 30, 220)
         self.caption = f"a {colour} {shape}"
+        self.codes = (shape,)
 
 
 def tokenise(texts):
@@ -36,11 +44,13 @@ def tokenise(texts):
     return ids, torch.tensor([[n < len(row) for n in range(longest)] for row in rows])
 
 
-def small_parts():
+def small_parts(along=False):
     torch.manual_seed(0)
-    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, hidden=32, grid=(4, 4, 4))
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH)
     tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))
-    network = mini.UNet(2, 4, (16, 16), (False, True), blocks=1, embedding=16, tokens=16, vector=16, heads=2, concat=4)
+    concat = 9 if along else 4
+    sizes = {"blocks": 1, "embedding": 16, "tokens": 16, "vector": 16, "heads": 2, "concat": concat, "along": along}
+    network = mini.UNet(2, 4, (16, 16), (False, True), **sizes)
     codec = mini.Folded(2, 3, 4, 4, widths=(16, 16, 16, 16), blocks=(1, 1, 1, 1), finish=4)
     return mini.Parts(tower, network, codec)
 
@@ -57,6 +67,12 @@ def falls(task, steps=60, rate=3e-3):
     return sum(losses[:5]) / 5, sum(losses[-5:]) / 5
 
 
+def banked(parts, folder):
+    """500 scenes encoded by the codec as it is."""
+    parts.codec.eval().requires_grad_(False)
+    return encoded(parts.codec, partial(stream, Scene, workers=0), ["disc", "square"], 500, folder / "bank.safetensors")
+
+
 def test_every_task_learns(tmp_path):
     parts = small_parts()
 
@@ -69,9 +85,8 @@ def test_every_task_learns(tmp_path):
     codec.show(tmp_path / "codec.png")
     assert (tmp_path / "codec.png").stat().st_size > 500
 
-    batch = next(batches(0))
-    latents = parts.codec.eval().requires_grad_(False).encode(batch.samples).detach()
-    sketch = SketchTask(parts.tower, latents, batch.captions, tokenise, batch=8, drop=0.1)
+    bank = banked(parts, tmp_path)
+    sketch = SketchTask(parts.tower, bank, tokenise, batch=8, drop=0.1)
     first, last = falls(sketch)
     assert last < 0.6 * first
 
@@ -79,10 +94,86 @@ def test_every_task_learns(tmp_path):
         return torch.rand(count, generator=generator)
 
     denoiser = DenoiserTask(
-        parts.tower, parts.denoiser, parts.codec, batches, tokenise, times=times, drop=0.1, show=lambda path: None
+        parts.tower, parts.denoiser, bank, tokenise, batch=16, times=times, drop=0.1, show=lambda path: None
     )
     first, last = falls(denoiser)
     assert last < 0.8 * first
+
+
+def test_a_bank_is_made_once_and_keeps_what_each_scene_shows(tmp_path):
+    parts = small_parts()
+    bank, again = banked(parts, tmp_path), banked(small_parts(), tmp_path)
+    torch.testing.assert_close(again.latents, bank.latents, rtol=0, atol=0)
+    scenes = [Scene(seed) for seed in range(500)]
+    assert bank.captions == again.captions == [scene.caption for scene in scenes]
+    assert bank.subjects.tolist() == [[["disc", "square"].index(scene.codes[0]), NOTHING] for scene in scenes]
+
+
+def test_a_bank_gives_every_scene_once_an_epoch_and_the_same_batch_for_a_step():
+    captions = ["x" * (n % 7) for n in range(100)]
+    bank = Bank(torch.arange(100.0).reshape(100, 1, 1, 1), captions, torch.full((100, 2), NOTHING))
+    batches = bank.batches(10, 0)
+    epoch = [next(batches) for _ in range(10)]
+    assert sorted(torch.cat([batch.x_0.flatten() for batch in epoch]).tolist()) == list(range(100))
+    assert [captions[int(n)] for n in epoch[0].x_0.flatten()] == epoch[0].captions
+    torch.testing.assert_close(next(bank.batches(10, 13)).x_0, [next(batches) for _ in range(4)][3].x_0)
+
+
+def test_means_are_those_of_each_thing():
+    class Alternating(Scene):
+        def __init__(self, seed):
+            super().__init__(seed)
+            self.pixels = np.full((32, 32, 3), (40, 200)[seed % 2], np.uint8)
+
+    parts = small_parts()
+    got = means(parts.codec.eval(), partial(stream, Alternating, workers=0), 2, 3)
+    grey = torch.tensor([40.0, 200.0]).reshape(2, 1, 1, 1).expand(2, 3, 32, 32) / 127.5 - 1
+    torch.testing.assert_close(got, parts.codec.encode(grey), atol=0.05, rtol=0.05)
+
+
+def test_a_memory_gives_back_what_it_was_filled_with():
+    memories = [{"window": (4, 4), "rank": 3}]
+    sketch, means, ground = Sketch(8, 4, 3, (2, 4, 4), memories), torch.randn(3, 2, 4, 4), torch.randn(2, 4, 4)
+    torch.nn.init.zeros_(sketch.leave.weight)
+    sketch.remember(ground, [means])
+    with torch.no_grad():
+        sketch.query.weight.copy_(torch.eye(8))
+        sketch.query.bias.zero_()
+        sketch.keys.copy_(100 * torch.eye(8)[:3])
+        recalled = sketch(torch.eye(8)[:3])
+    torch.testing.assert_close(recalled, means, atol=1e-5, rtol=1e-5)
+
+
+def test_a_network_of_pictures_learns_sequences(tmp_path):
+    parts = small_parts(along=True)
+    prepare(parts, 2)
+    frozen = {name: p.clone() for name, p in parts.modules().named_parameters() if not p.requires_grad}
+    moving = torch.randn(20, 4, 1, 4, 4) * torch.linspace(-1, 1, 9).reshape(1, 1, 9, 1, 1)
+    bank = Bank(moving.half(), ["a red disc"] * 20, torch.tensor([[0, NOTHING]] * 20))
+    window = Window(4, (1, 2), 12.0)
+    task = SequenceTask(
+        parts.tower, parts.denoiser, bank, tokenise, batch=5, window=window, drop=0.1, first=0.5,
+        times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
+    )  # fmt: skip
+    first, last = falls(task)
+    assert last < 0.9 * first
+    assert all(torch.equal(p, frozen[name]) for name, p in parts.modules().named_parameters() if name in frozen)
+
+    plain, own = small_parts(along=True), learned(parts)
+    base = dict(small_parts(along=True).modules().state_dict())
+    mini.fill(plain.modules(), merge(base | {n: v for n, v in own.items() if ".low." not in n}, own), "mini")
+    ids, mask = tokenise(["a blue square"])
+    told = mini.in_sequence(parts.tower(ids, mask), torch.tensor([12.0]))
+    x, t = torch.randn(1, 4, 5, 4, 4), torch.tensor([300.0])
+    torch.testing.assert_close(plain.network(x, t, told), parts.network(x, t, told), rtol=1e-4, atol=1e-4)
+
+
+def test_windows_say_when_they_begin_and_how_fast_they_go():
+    x = torch.arange(9.0).reshape(1, 1, 9, 1, 1).expand(6, 1, 9, 2, 2)
+    taken, start, rate = Window(3, (1, 3), 12.0)(x, torch.Generator().manual_seed(1))
+    seconds = start[:, None] + torch.arange(3) / rate[:, None]
+    torch.testing.assert_close(taken[:, 0, :, 0, 0] / 12, seconds)
+    assert rate.unique().item() in (12.0, 4.0)
 
 
 def test_batches_are_those_of_their_step_whenever_they_are_asked_for():
@@ -97,7 +188,7 @@ def test_batches_are_those_of_their_step_whenever_they_are_asked_for():
 
 def test_exported_weights_load_strictly(tmp_path):
     parts, again = small_parts(), small_parts()
-    export(parts, tmp_path / "mini.safetensors")
+    export({n: v for n, v in parts.modules().state_dict().items() if n not in TABLE}, tmp_path / "mini.safetensors")
     tensors = mini.load_file(tmp_path / "mini.safetensors")
     assert all(value.dtype == torch.float16 for value in tensors.values())
     table = {"tower.table": parts.tower.table, "tower.scale": parts.tower.scale}
@@ -115,7 +206,7 @@ def test_the_shipped_recipe_is_found_by_name_and_by_path():
 def test_the_card_and_its_parts_agree():
     card = cards()["mini-image"]
     parts = mini.assemble(card)
-    assert card.settings["tower"]["grid"][0] == parts.codec.channels == card.settings["network"]["concat"]
+    assert card.settings["tower"]["sketch"]["grid"][0] == parts.codec.channels == card.settings["network"]["concat"]
 
 
 def test_words_begin_with_one_token_and_know_their_length():

@@ -77,7 +77,9 @@ def fingerprint(card: Card) -> dict[str, Any]:
     """
     settings = json.dumps(dict(card.settings), sort_keys=True, default=str)
     folder = _place(card.family).parent / "weights"
-    names = [value for value in card.settings.values() if isinstance(value, str) and value.endswith(".safetensors")]
+    base = cards()[card.settings["base"]].settings if "base" in card.settings else {}
+    values = [*base.values(), *card.settings.values()]
+    names = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
     return {
         "name": card.name,
         "family": card.family,

@@ -1,7 +1,7 @@
 """The embedded family: a word tower, a U-Net of any rank on the straight path, a small codec; all trained here."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import final
@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
+from torch.nn.functional import interpolate
 
+from triptych.engine.adapt import merge
+from triptych.engine.codec import Each
 from triptych.engine.codecs.folded import Folded
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, flow_target
@@ -18,6 +21,7 @@ from triptych.engine.nets.unet import UNet
 from triptych.engine.path import Straight
 from triptych.engine.text.words import WordTower
 from triptych.errors import InvalidField, WeightsError, WeightsMismatch
+from triptych.families import cards
 from triptych.model import Model
 from triptych.types import Card, Request
 
@@ -35,6 +39,11 @@ class Parts:
     tower: WordTower
     network: UNet
     codec: Folded
+
+    @property
+    def sequences(self) -> bool:
+        """Whether the network takes sequences of latents."""
+        return self.network.place is not None
 
     @property
     def denoiser(self) -> NetworkDenoiser:
@@ -85,7 +94,7 @@ class WordEncoder:
     tower: WordTower
 
     @torch.inference_mode()
-    def __call__(self, request: Request, prompt: str) -> Conditioning:
+    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
         """Raises InvalidField where the prompt has more tokens than the tower: nothing is cut in silence."""
         used = len(self.words.ids(prompt)) - 1
         if used >= self.words.length:
@@ -97,15 +106,77 @@ class WordEncoder:
         return cond
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class SequenceEncoder:
+    """A prompt and a first frame, if there is one, to what a network of sequences is told."""
+
+    single: WordEncoder
+    codec: Folded
+
+    @torch.inference_mode()
+    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
+        """init: (1, 3, H, W). Raises InvalidField where the prompt has more tokens than the tower."""
+        cond = self.single(request, prompt)
+        first = None if init is None else self.codec.encode(init)
+        rate = torch.full((1,), float(request.options["fps"]), device=self.codec.mean.device)
+        return in_sequence(cond, rate, first)
+
+
+def in_sequence(
+    cond: Conditioning,
+    rate: Tensor,
+    first: Tensor | None = None,
+    start: Tensor | None = None,
+    shown: Tensor | None = None,
+) -> Conditioning:
+    """What single latents are told, for sequences: stacked under every member are the sketch, the first member's
+    latents where they are shown, and a channel that says whether they are.
+
+    rate: (B,) members a second; first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first is shown, all unless
+    told.
+    """
+    assert cond.concat is not None, "a word tower gives a sketch"
+    sketch = cond.concat.detach()
+    if first is None:
+        first, shown = torch.zeros_like(sketch), torch.zeros(len(sketch))
+    if sketch.shape != first.shape:
+        sketch = interpolate(sketch, first.shape[2:], mode="bilinear")
+    share = first.new_ones(len(first)) if shown is None else shown.to(first)
+    share = share.reshape(-1, *[1] * (first.ndim - 1))
+    known = share.expand(len(first), 1, *first.shape[2:])
+    stacked = torch.cat([sketch, (first * share).to(sketch.dtype), known.to(sketch.dtype)], dim=1)
+    scalars = {"rate": rate} if start is None else {"rate": rate, "start": start}
+    return replace(cond, concat=stacked[:, :, None], scalars=scalars)
+
+
+@torch.no_grad()
+def widen(network: UNet, kernel: Tensor) -> None:
+    """Gives a network the first kernel of one that was told less: what else this one is told has no effect yet."""
+    network.enter.weight.zero_()
+    network.enter.weight[:, : kernel.shape[1]].copy_(kernel)
+
+
 def load(card: Card, device: str, dtype: str) -> Model:
     """The model with its shipped weights. Raises WeightsError."""
     parts = assemble(card)
-    tensors = _read(card.settings["words"]) | _read(card.settings["weights"])
-    fill(parts.modules(), tensors, card.name)
+    fill(parts.modules(), tensors_of(card), card.name)
     modules = parts.modules().to(device=device, dtype=getattr(torch, dtype)).eval().requires_grad_(False)
     if card.settings["rank"] == 2:
         nn.Module.to(modules, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
-    return Model(card, WordEncoder(words(card), parts.tower), parts.denoiser, parts.codec)
+    encoder = WordEncoder(words(card), parts.tower)
+    if parts.sequences:
+        return Model(card, SequenceEncoder(encoder, parts.codec), parts.denoiser, Each(parts.codec), shown=True)
+    return Model(card, encoder, parts.denoiser, parts.codec)
+
+
+def tensors_of(card: Card) -> dict[str, Tensor]:
+    """Every tensor of a model: its own, over those of the model that it builds on. Raises WeightsError."""
+    own = _read(card.settings["weights"])
+    if "base" not in card.settings:
+        return _read(card.settings["words"]) | own
+    base = tensors_of(cards()[card.settings["base"]])
+    return merge(base | {name: value for name, value in own.items() if ".low." not in name}, own)
 
 
 def _read(name: str) -> dict[str, Tensor]:

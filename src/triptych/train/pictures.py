@@ -19,20 +19,26 @@ class Scene(Protocol):
 
     @property
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3)."""
+        """(*S, 3): (H, W, 3), or (T, H, W, 3) of one that moves."""
         ...
 
     @property
     def caption(self) -> str: ...
 
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """What it shows."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples (B, 3, H, W) in [-1, 1] and their captions."""
+    """Samples (B, 3, *S) in [-1, 1], their captions, and the codes of what each shows."""
 
     samples: Tensor
     captions: list[str]
+    codes: list[tuple[str, ...]]
 
 
 @final
@@ -57,5 +63,5 @@ def stream(scene: Callable[[int], Scene], batch: int, first: int, workers: int =
 
 
 def _collate(scenes: list[Scene]) -> Batch:
-    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).permute(0, 3, 1, 2)
-    return Batch(pixels.float() / 127.5 - 1, [scene.caption for scene in scenes])
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).movedim(-1, 1)
+    return Batch(pixels.float() / 127.5 - 1, [scene.caption for scene in scenes], [scene.codes for scene in scenes])

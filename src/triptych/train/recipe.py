@@ -1,26 +1,28 @@
 """A recipe run from nothing to weights: data, words, codec, denoiser, export; each part goes on where it stopped."""
 
-import json
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from triptych.engine.codec import Each
 from triptych.engine.codecs.folded import Folded
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.model import Model, decode, generate
-from triptych.train.data.scenes import Scenes, build
+from triptych.train.bank import Bank, encoded, means
+from triptych.train.data import films
+from triptych.train.data.clips import RATE
+from triptych.train.data.scenes import Scene, Scenes, build
 from triptych.train.loop import Settings, TrainProgress, fit
 from triptych.train.objective import logit_normal
 from triptych.train.pictures import Batch, stream
+from triptych.train.sequences import SequenceTask, Window, learned, prepare
 from triptych.train.tasks import CodecTask, DenoiserTask, SketchTask, save_sheet
 from triptych.train.words import distil, fetch_minilm
 from triptych.types import Card, Request
@@ -57,6 +59,11 @@ def train(path: Path, folder: Path) -> Iterator[TrainProgress]:
     """Trains what the recipe says in `folder`, which holds the data, the checkpoints, the sheets and the weights."""
     recipe = tomllib.loads(path.read_text())
     card = cards()[recipe["card"]]
+    yield from {"image": _images, "video": _films}[card.media](recipe, card, folder)
+
+
+def _images(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainProgress]:
+    """All of a model of pictures, from nothing."""
     data, size = folder / "data", recipe["data"]["size"]
     build(data)
     scenes = Scenes(data, size)
@@ -64,15 +71,58 @@ def train(path: Path, folder: Path) -> Iterator[TrainProgress]:
     vocabulary = _words(card, folder, parts)
     batches = partial(stream, scenes.scene, workers=recipe["data"]["workers"])
     yield from _codec(recipe["codec"], parts, batches, folder / "codec")
-    parts.codec.eval().requires_grad_(False)
-    yield from _sketch(recipe["sketch"], parts, batches, vocabulary, folder / "sketch")
-    yield from _denoiser(recipe, card, parts, vocabulary, batches, folder / "denoiser")
-    export(parts, folder / card.settings["weights"])
-
-
-def export(parts: mini.Parts, path: Path) -> None:
-    """Writes the weights as they ship: fp16, without the table of words, which models share."""
+    _settled(parts)
+    things = sorted(scenes.repertoire.trained)
+    bank = encoded(parts.codec, batches, things, recipe["bank"]["scenes"], folder / "bank.safetensors")
+    yield from _sketch(recipe["sketch"], parts, scenes, bank, vocabulary, folder / "sketch")
+    yield from _denoiser(recipe, card, parts, vocabulary, bank, folder / "denoiser")
     tensors = {name: value for name, value in parts.modules().state_dict().items() if name not in TABLE}
+    export(tensors, folder / card.settings["weights"])
+
+
+def _films(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainProgress]:
+    """What a model of moving pictures adds to the model of pictures that it builds on, whose weights must be there."""
+    data, settings = folder / "data", recipe["denoiser"]
+    films.build(data)
+    drawn = films.Films(data, recipe["data"]["size"])
+    parts = mini.assemble(card)
+    base = mini.tensors_of(cards()[card.settings["base"]])
+    parts.modules().load_state_dict({n: v for n, v in base.items() if n != "network.enter.weight"}, strict=False)
+    mini.widen(parts.network, base["network.enter.weight"])
+    _settled(parts)
+    batches = partial(stream, drawn.film, workers=recipe["data"]["workers"])
+    things, codec = sorted(drawn.repertoire.trained), Each(parts.codec)
+    bank = encoded(codec, batches, things, recipe["bank"]["scenes"], folder / "bank.safetensors", FILMS_AT_ONCE)
+    prepare(parts, settings["rank"])
+    stepping, vocabulary = _stepping(settings), mini.words(card)
+    encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec)
+    model = Model(card, encoder, parts.denoiser, codec, shown=True)
+    task = SequenceTask(
+        parts.tower,
+        parts.denoiser,
+        bank,
+        vocabulary,
+        batch=stepping.batch,
+        window=Window(settings["window"], tuple(settings["strides"]), RATE),
+        times=partial(logit_normal, mean=settings["mean"], std=settings["spread"]),
+        drop=settings["drop"],
+        first=settings["first"],
+        show=partial(_show_films, model, recipe["show"]),
+    )
+    yield from fit("denoiser", task, stepping, folder / "denoiser")
+    export(learned(parts), folder / card.settings["weights"])
+
+
+FILMS_AT_ONCE = 8  # encoded together
+
+
+def _settled(parts: mini.Parts) -> None:
+    parts.codec.eval().requires_grad_(False)
+    nn.Module.to(parts.codec, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
+
+
+def export(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Writes weights as they ship: fp16, without the table of words, which models share."""
     save_file({name: value.half().contiguous() for name, value in tensors.items()}, path)
 
 
@@ -103,34 +153,28 @@ def _codec(
 
 
 def _sketch(
-    settings: dict[str, Any],
-    parts: mini.Parts,
-    batches: Callable[..., Iterator[Batch]],
-    vocabulary: mini.Words,
-    folder: Path,
+    settings: dict[str, Any], parts: mini.Parts, scenes: Scenes, bank: Bank, vocabulary: mini.Words, folder: Path
 ) -> Iterator[TrainProgress]:
     stepping = _stepping(settings)
-    latents, captions = _bank(parts.codec, batches, settings["bank"], folder / "bank.safetensors")
-    task = SketchTask(parts.tower, latents, captions, vocabulary, batch=stepping.batch, drop=settings["drop"])
+    if not (folder / "checkpoint.safetensors").exists():
+        parts.tower.sketch.remember(*_seen(settings, parts.codec, scenes))
+    task = SketchTask(parts.tower, bank, vocabulary, batch=stepping.batch, drop=settings["drop"])
     yield from fit("sketch", task, stepping, folder)
 
 
-ENCODED_AT_ONCE = 250
+def _seen(settings: dict[str, Any], codec: Folded, scenes: Scenes) -> tuple[Tensor, list[Tensor]]:
+    """The latents of plain white, and the mean latents of everything trained, at each of the settings' lengths."""
+    things, white = sorted(scenes.repertoire.trained), torch.ones(1, 3, scenes.size, scenes.size)
+    streams = [
+        partial(stream, partial(_portrait, scenes, things, tuple(length)), workers=0) for length in settings["lengths"]
+    ]
+    with torch.inference_mode():
+        ground = codec.encode(white)[0]
+    return ground, [means(codec, portraits, len(things), settings["copies"]) for portraits in streams]
 
 
-@torch.inference_mode()
-def _bank(codec: Folded, batches: Callable[..., Iterator[Batch]], size: int, path: Path) -> tuple[Tensor, list[str]]:
-    """`size` encoded scenes (N, C, *S) fp16 and their captions, made once and kept on disk."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        parts, captions = [], []
-        for batch in islice(batches(ENCODED_AT_ONCE, 0), size // ENCODED_AT_ONCE):
-            with torch.autocast("cpu", torch.bfloat16):
-                parts.append(codec.encode(batch.samples.contiguous(memory_format=torch.channels_last)).half())
-            captions.extend(batch.captions)
-        save_file({"latents": torch.cat(parts)}, path, metadata={"captions": json.dumps(captions)})
-    with safe_open(path, framework="pt") as file:
-        return file.get_tensor("latents"), json.loads(file.metadata()["captions"])
+def _portrait(scenes: Scenes, things: list[str], length: tuple[float, float], seed: int) -> Scene:
+    return scenes.portrait(things[seed % len(things)], seed, length)
 
 
 def _denoiser(
@@ -138,7 +182,7 @@ def _denoiser(
     card: Card,
     parts: mini.Parts,
     vocabulary: mini.Words,
-    batches: Callable[..., Iterator[Batch]],
+    bank: Bank,
     folder: Path,
 ) -> Iterator[TrainProgress]:
     settings = recipe["denoiser"]
@@ -147,9 +191,9 @@ def _denoiser(
     task = DenoiserTask(
         parts.tower,
         parts.denoiser,
-        parts.codec,
-        partial(batches, stepping.batch),
+        bank,
         vocabulary,
+        batch=stepping.batch,
         times=partial(logit_normal, mean=settings["mean"], std=settings["spread"]),
         drop=settings["drop"],
         show=partial(_show, model, recipe["show"]),
@@ -169,3 +213,17 @@ def _show(model: Model, settings: dict[str, Any], path: Path) -> None:
         *_, last = generate(model, model.card.resolve(request))
         samples.append(decode(model, last.x_t))
     save_sheet(torch.cat(samples), path, columns=8)
+
+
+FRAMES_SHOWN = 9
+
+
+def _show_films(model: Model, settings: dict[str, Any], path: Path) -> None:
+    """A sheet: frames across, the recipe's prompts down, all with seed 0."""
+    rows: list[Tensor] = []
+    for prompt in settings["prompts"]:
+        request = Request(model.card.name, prompt, seed=0, steps=settings["steps"])
+        *_, last = generate(model, model.card.resolve(request))
+        frames = decode(model, last.x_t)[0].transpose(0, 1)
+        rows.append(frames[torch.linspace(0, len(frames) - 1, FRAMES_SHOWN).round().long()])
+    save_sheet(torch.cat(rows), path, columns=FRAMES_SHOWN)

@@ -1,12 +1,13 @@
 """A small text tower: a frozen table of word vectors, then a transformer over it for order (arXiv:1706.03762).
 
-Beside what is attended to it gives a sketch: its guess of the latents' mean, E[x_0 | text], learned by regression and
-stacked under x_t (as the encoder's mean in arXiv:2105.06337). A few dense layers memorise what hundreds of names look
-like far faster than a denoiser does, which is then left with drawing it well.
+Beside what is attended to it gives a sketch: its guess of the latents' mean, E[x_0 | text], stacked under x_t (as the
+encoder's mean in arXiv:2105.06337). A memory learns in minutes what hundreds of names look like, where a denoiser needs
+days, and leaves the denoiser with drawing it well.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -36,20 +37,82 @@ class TransformerLayer(nn.Module):
         return out
 
 
-class Sketch(nn.Module):
-    """A vector (B, width) to latents (B, *grid)."""
+class Memory(nn.Module):
+    """What things look like at one size: a window of mean latents for each, and where a text puts it.
 
-    def __init__(self, width: int, hidden: int, grid: Sequence[int]) -> None:
+    A window is kept as `rank` coordinates in a basis that all things share. Every text has one or several `reads`, each
+    a mixture of things, laid into the grid with a weight for every place that it fits: three of a kind have three.
+    """
+
+    def __init__(
+        self, width: int, slots: int, grid: Sequence[int], *, window: Sequence[int], rank: int, reads: int = 1
+    ) -> None:
+        """grid: (C, *S) of the latents; window: how much of S a thing takes."""
+        super().__init__()
+        self.window, self.reads, self.channels = tuple(window), reads, grid[0]
+        self.steps = tuple(whole - part + 1 for whole, part in zip(grid[1:], window, strict=True))
+        self.values = nn.Buffer(torch.zeros(slots, rank))
+        self.basis = nn.Buffer(torch.zeros(rank, self.channels * math.prod(window)))
+        self.places = nn.Linear(width, reads * math.prod(self.steps))
+        nn.init.zeros_(self.places.weight)
+        nn.init.constant_(self.places.bias, float(self.window == tuple(grid[1:])))
+
+    def forward(self, vector: Tensor, recalled: Tensor) -> Tensor:
+        """vector (B, width), recalled (B, reads or more, slots) shares of each thing, to (B, C, *S)."""
+        windows = recalled[:, : self.reads].flatten(0, 1) @ self.values @ self.basis
+        places = self.places(vector).reshape(-1, *self.steps)
+        lay = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[len(self.window) - 1]
+        kernels = windows.reshape(len(places), self.channels, *self.window)
+        out = lay(places[None], kernels, groups=len(vector))
+        return out.reshape(len(vector), self.channels, *out.shape[2:])
+
+    @torch.no_grad()
+    def remember(self, means: Tensor) -> None:
+        """Keeps the middle of the mean latents (slots, C, *S) of its things, as near as its rank allows."""
+        for axis, part in enumerate(self.window, start=2):
+            means = means.narrow(axis, (means.shape[axis] - part) // 2, part)
+        flat = means.flatten(1).float()
+        basis = torch.linalg.svd(flat, full_matrices=False).Vh[: self.basis.shape[0]]
+        self.basis.copy_(basis)
+        self.values.copy_(flat @ basis.T)
+
+
+class Sketch(nn.Module):
+    """A vector (B, width) to latents (B, *grid): memories of what things look like, and a dense correction.
+
+    Each slot of the memories is a thing, with a learned key; what a text recalls is a mixture by softmax over the keys
+    (arXiv:1503.08895), once for each thing that it may name.
+    """
+
+    def __init__(
+        self, width: int, hidden: int, slots: int, grid: Sequence[int], memories: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """hidden: of the dense correction; memories: what `Memory` takes, for each size."""
         super().__init__()
         self.grid = tuple(grid)
-        self.enter, self.between = nn.Linear(width, hidden), nn.Linear(hidden, hidden)
-        self.leave = nn.Linear(hidden, math.prod(grid))
+        self.memories = nn.ModuleList(Memory(width, slots, grid, **settings) for settings in memories)
+        self.reads = max(settings.get("reads", 1) for settings in memories)
+        self.query, self.keys = nn.Linear(width, self.reads * width), nn.Parameter(torch.randn(slots, width) * 0.1)
+        self.enter, self.leave = nn.Linear(width, hidden), nn.Linear(hidden, math.prod(grid))
+
+    def scores(self, vector: Tensor) -> Tensor:
+        """(B, reads, slots) the logarithm of how much of each slot is recalled, up to a constant."""
+        scores: Tensor = self.query(vector).unflatten(-1, (self.reads, -1)) @ self.keys.T
+        return scores
 
     def forward(self, vector: Tensor) -> Tensor:
-        h = F.gelu(self.enter(vector))
-        h = h + F.gelu(self.between(h))
-        out: Tensor = self.leave(h)
-        return out.reshape(-1, *self.grid)
+        recalled = self.scores(vector).softmax(-1)
+        out: Tensor = self.leave(F.gelu(self.enter(vector))).reshape(-1, *self.grid)
+        return sum((memory(vector, recalled) for memory in self.memories), start=out)
+
+    @torch.no_grad()
+    def remember(self, ground: Tensor, means: Sequence[Tensor]) -> None:
+        """ground (C, *S): latents of nothing at all; means: for each memory the mean latents (slots, C, *S) of its
+        things, in the middle, as large as it holds them."""
+        self.leave.bias.copy_(ground.flatten())
+        for memory, whole in zip(self.memories, means, strict=True):
+            assert isinstance(memory, Memory)
+            memory.remember(whole - ground)
 
 
 class WordTower(nn.Module):
@@ -68,10 +131,9 @@ class WordTower(nn.Module):
         layers: int,
         heads: int,
         length: int,
-        hidden: int,
-        grid: Sequence[int],
+        sketch: Mapping[str, Any],
     ) -> None:
-        """length: the most tokens; hidden: the sketch's inner width; grid: (C, *latents) of the sketch."""
+        """length: the most tokens; sketch: what `Sketch` takes beside the width."""
         super().__init__()
         self.table = nn.Buffer(torch.zeros(words, features, dtype=torch.int8))
         self.scale = nn.Buffer(torch.ones(words, 1))
@@ -79,7 +141,7 @@ class WordTower(nn.Module):
         self.position = nn.Parameter(torch.randn(length, width) * 0.02)
         self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
-        self.sketch = Sketch(width, hidden, grid)
+        self.sketch = Sketch(width, **sketch)
 
     @property
     def length(self) -> int:
