@@ -84,7 +84,7 @@ def encoded(
             latents.append(_encode(codec, batch.samples).half())
             captions += batch.captions
             subjects += [[*(slots[code] for code in codes), NOTHING][:SUBJECTS] for codes in batch.codes]
-        tensors = {"latents": torch.cat(latents), "subjects": torch.tensor(subjects)}
+        tensors = {"latents": torch.cat(latents).contiguous(), "subjects": torch.tensor(subjects)}
         save_file(tensors, path, metadata={"captions": json.dumps(captions)})
     with safe_open(path, framework="pt") as file:
         return Bank(file.get_tensor("latents"), json.loads(file.metadata()["captions"]), file.get_tensor("subjects"))
