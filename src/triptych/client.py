@@ -18,6 +18,7 @@ from triptych.types import Artifact, Card, Medium, Progress, Request
 if TYPE_CHECKING:
     from PIL import Image
 
+    from triptych.media.audio import Sound
     from triptych.media.video import Clip
 
 __all__ = ["Handle", "Made", "Media", "again", "load", "models", "recipe"]
@@ -36,7 +37,7 @@ class Media:
 
     @property
     def data(self) -> bytes:
-        """A file's bytes, the recipe inside: PNG, or Matroska without loss for clips. `save` writes other formats."""
+        """A file's bytes, the recipe inside: PNG, lossless Matroska, FLAC. `save` writes other formats."""
         return self.artifact.data
 
     @property
@@ -64,6 +65,12 @@ class Media:
     def clip(self) -> "Clip":
         """The frames (T, H, W, 3) of a clip, and how many there are a second. Raises FileProblem where it is none."""
         from triptych.media.video import decode
+
+        return decode(self.artifact.data)
+
+    def sound(self) -> "Sound":
+        """The samples (N, C) of a sound, and how many there are a second. Raises FileProblem where it is none."""
+        from triptych.media.audio import decode
 
         return decode(self.artifact.data)
 

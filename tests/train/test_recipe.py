@@ -1,6 +1,7 @@
 """Recipes are found, and a small one runs from nothing to weights that load: its own sprites, its own tokenizer."""
 
 from functools import partial
+from itertools import repeat
 
 import numpy as np
 import pytest
@@ -8,14 +9,16 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from triptych.engine.adapt import merge
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.poses import POSE, still
 from triptych.engine.text.words import Sketch
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.train.bank import NOTHING, Bank, encoded, means
-from triptych.train.pictures import stream
+from triptych.train.batches import Batch, heard, stream
 from triptych.train.recipe import TABLE, export, find
-from triptych.train.sequences import SequenceTask, Window, learned, prepare
-from triptych.train.tasks import CodecTask, DenoiserTask, SketchTask
+from triptych.train.sequences import Lengths, Windows, learned, prepare
+from triptych.train.tasks import CodecTask, CourseTask, DenoiserTask, SketchTask, SpectralTask
 
 SKETCH = {"hidden": 32, "slots": 2, "grid": (4, 4, 4), "memories": [{"window": (4, 4), "rank": 2, "reads": 2}]}
 WORDS = ["[PAD]", "[UNK]", "a", "red", "blue", "disc", "square"]
@@ -46,7 +49,8 @@ def tokenise(texts):
 
 def small_parts(along=False):
     torch.manual_seed(0)
-    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH)
+    course = {"heads": 2, "hidden": 16} if along else None
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH, course=course)
     tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))
     concat = 9 if along else 4
     sizes = {"blocks": 1, "embedding": 16, "tokens": 16, "vector": 16, "heads": 2, "concat": concat, "along": along}
@@ -149,28 +153,82 @@ def test_a_network_of_pictures_learns_sequences(tmp_path):
     prepare(parts, 2)
     frozen = {name: p.clone() for name, p in parts.modules().named_parameters() if not p.requires_grad}
     moving = torch.randn(20, 4, 1, 4, 4) * torch.linspace(-1, 1, 9).reshape(1, 1, 9, 1, 1)
-    bank = Bank(moving.half(), ["a red disc"] * 20, torch.tensor([[0, NOTHING]] * 20))
-    window = Window(4, (1, 2), 12.0)
-    task = SequenceTask(
-        parts.tower, parts.denoiser, bank, tokenise, batch=5, window=window, drop=0.1, first=0.5,
+    poses = still(20, 9).clone()
+    poses[..., 0] = torch.linspace(-0.2, 0.2, 9)
+    bank = Bank(moving.half(), ["a red disc"] * 20, torch.tensor([[0, NOTHING]] * 20), poses)
+    script = Batch(torch.empty(5, 0), ["a red disc"] * 5, [("disc",)] * 5, poses[:5])
+    first, last = falls(CourseTask(parts.tower, lambda first: repeat(script), ["disc"], tokenise, rate=12.0))
+    assert last < 0.5 * first
+    task = DenoiserTask(
+        parts.tower, parts.denoiser, bank, tokenise, batch=5, drop=0.1, view=Windows(4, (1, 2), 12.0, 0.5), words=False,
         times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
     )  # fmt: skip
     first, last = falls(task)
     assert last < 0.9 * first
     assert all(torch.equal(p, frozen[name]) for name, p in parts.modules().named_parameters() if name in frozen)
 
-    plain, own = small_parts(along=True), learned(parts)
+    plain, own = small_parts(along=True), learned(parts.modules())
     base = dict(small_parts(along=True).modules().state_dict())
     mini.fill(plain.modules(), merge(base | {n: v for n, v in own.items() if ".low." not in n}, own), "mini")
     ids, mask = tokenise(["a blue square"])
-    told = mini.in_sequence(parts.tower(ids, mask), torch.tensor([12.0]))
+    told = mini.in_sequence(parts.tower(ids, mask), torch.tensor([12.0]), still(1, 5))
     x, t = torch.randn(1, 4, 5, 4, 4), torch.tensor([300.0])
     torch.testing.assert_close(plain.network(x, t, told), parts.network(x, t, told), rtol=1e-4, atol=1e-4)
 
 
+class Tone:
+    """A low or a high note."""
+
+    def __init__(self, seed):
+        high = np.random.default_rng(seed).random() < 0.5
+        self.samples = (0.3 * np.sin(np.arange(2048) * (0.8 if high else 0.2))).astype(np.float32)
+        self.caption = "a red disc" if high else "a blue square"
+        self.codes = ("disc",) if high else ("square",)
+
+
+def test_a_network_of_waves_learns(tmp_path):
+    torch.manual_seed(0)
+    codec = mini.Spectral(4, window=128, hop=32, fold=(2, 4), widths=(16, 16, 16, 16), blocks=(1, 1, 1, 1), finish=2)
+    spectral = SpectralTask(
+        codec, lambda first: stream(Tone, 8, first, workers=0, collate=heard), parts=2, noise=0.05
+    )  # fmt: skip
+    first, last = falls(spectral, 40)
+    assert last < 0.7 * first
+    spectral.show(tmp_path / "codec.png")
+    assert (tmp_path / "codec.png").stat().st_size > 200
+
+    sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 4), "memories": []}
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch)
+    network = mini.UNet(
+        2, codec.channels, (16, 16), (False, True), blocks=1, embedding=16, tokens=16, vector=16, heads=2,
+        concat=codec.channels, scalars=["seconds"], rows=codec.rows,
+    )  # fmt: skip
+    parts = mini.Parts(tower, network, codec.eval().requires_grad_(False))
+    batches = partial(stream, Tone, workers=0, collate=heard)
+    bank = encoded(codec, batches, ["disc", "square"], 100, tmp_path / "bank.safetensors", 50)
+    assert bank.latents.shape == (100, codec.channels, 8)
+    task = DenoiserTask(
+        parts.tower, parts.denoiser, bank, tokenise, batch=8, drop=0.1, view=Lengths((4, 8), 10.0),
+        times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
+    )  # fmt: skip
+    first, last = falls(task)
+    assert last < 0.9 * first
+
+
+def test_what_is_told_is_as_long_as_what_is_made():
+    sketch = torch.randn(2, 3, 4)
+    cond = mini.in_length(Conditioning(concat=sketch), 6, 2.0)
+    torch.testing.assert_close(cond.concat[..., :4], sketch)
+    assert not cond.concat[..., 4:].any()
+    assert cond.scalars["seconds"].tolist() == [3.0, 3.0]
+    torch.testing.assert_close(mini.in_length(Conditioning(concat=sketch), 3, 2.0).concat, sketch[..., :3])
+
+
 def test_windows_say_when_they_begin_and_how_fast_they_go():
     x = torch.arange(9.0).reshape(1, 1, 9, 1, 1).expand(6, 1, 9, 2, 2)
-    taken, start, rate = Window(3, (1, 3), 12.0)(x, torch.Generator().manual_seed(1))
+    poses = x[:, 0, :, 0, :1].expand(6, 9, POSE)
+    taken, where, start, rate = Windows(3, (1, 3), 12.0, 0.5).taken(x, poses, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(where[..., 0], taken[:, 0, :, 0, 0])
     seconds = start[:, None] + torch.arange(3) / rate[:, None]
     torch.testing.assert_close(taken[:, 0, :, 0, 0] / 12, seconds)
     assert rate.unique().item() in (12.0, 4.0)

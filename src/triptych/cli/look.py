@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from triptych.cli.options import Json
+from triptych.cli.options import Json, Out
 from triptych.types import Card, Field
 
 __all__ = ["models", "show"]
@@ -31,13 +31,23 @@ def models(
 
 
 def show(
-    file: Annotated[Path, typer.Argument(help="A picture")],
+    file: Annotated[Path, typer.Argument(help="A picture, a clip or a sound")],
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw the wave and the spectrogram of a sound or a clip, as a picture")
+    ] = False,
+    out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipe inside a file."""
+    """Show the recipe inside a file; with --plot, what a sound looks like."""
     from triptych import client, media
-    from triptych.errors import NoRecipe
+    from triptych.errors import InvalidField, NoRecipe
     from triptych.media import files
+
+    if plot:
+        typer.echo(_plotted(file, out))
+        return
+    if out is not None:
+        raise InvalidField("out", out, "only with --plot")
 
     try:
         recipe = client.recipe(file)
@@ -51,6 +61,19 @@ def show(
         return
     for name, value in _lines(recipe):
         typer.echo(f"{name:<22} {value}")
+
+
+def _plotted(file: Path, out: str | None) -> Path:
+    """Writes the picture, beside the file unless told, and returns where."""
+    from triptych import media
+    from triptych.cli import places
+    from triptych.media import audio, files, image
+    from triptych.media.plot import plot
+
+    wanted = places.plan(out or str(file.with_suffix(".png")), "image")
+    path = wanted.folder / (wanted.name or f"{file.stem}{wanted.suffix}")
+    sound = audio.decode(files.read(file), str(file))
+    return files.write(path, image.encode(plot(sound), media.mime(path), {}), replace=out is not None)
 
 
 def _lines(recipe: Mapping[str, Any], before: str = "") -> list[tuple[str, str]]:

@@ -10,15 +10,17 @@ import torch
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
 
 from triptych.engine.adapt import merge
-from triptych.engine.codec import Each
+from triptych.engine.codec import Codec, Each, latent_shape
 from triptych.engine.codecs.folded import Folded
+from triptych.engine.codecs.spectral import Spectral
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, flow_target
 from triptych.engine.nets.unet import UNet
 from triptych.engine.path import Straight
+from triptych.engine.poses import backwards, laid
 from triptych.engine.text.words import WordTower
 from triptych.errors import InvalidField, WeightsError, WeightsMismatch
 from triptych.families import cards
@@ -38,7 +40,7 @@ class Parts:
 
     tower: WordTower
     network: UNet
-    codec: Folded
+    codec: Folded | Spectral
 
     @property
     def sequences(self) -> bool:
@@ -57,9 +59,10 @@ class Parts:
 
 def assemble(card: Card) -> Parts:
     """Fresh networks of the widths that the card's settings give."""
-    settings = card.settings
-    tower, codec = WordTower(**settings["tower"]), Folded(settings["rank"], **settings["codec"])
-    network = UNet(settings["rank"], codec.channels, **settings["network"])
+    settings, rank = card.settings, card.settings["rank"]
+    tower = WordTower(**settings["tower"])
+    codec = Spectral(**settings["codec"]) if "hop" in settings["codec"] else Folded(rank, **settings["codec"])
+    network = UNet(rank, codec.channels, **settings["network"])
     return Parts(tower, network, codec)
 
 
@@ -112,29 +115,59 @@ class SequenceEncoder:
     """A prompt and a first frame, if there is one, to what a network of sequences is told."""
 
     single: WordEncoder
-    codec: Folded
+    codec: Codec
+    card: Card
 
     @torch.inference_mode()
     def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
         """init: (1, 3, H, W). Raises InvalidField where the prompt has more tokens than the tower."""
-        cond = self.single(request, prompt)
+        cond, tower = self.single(request, prompt), self.single.tower
         first = None if init is None else self.codec.encode(init)
-        rate = torch.full((1,), float(request.options["fps"]), device=self.codec.mean.device)
-        return in_sequence(cond, rate, first)
+        rate = torch.full((1,), float(request.options["fps"]), device=tower.scale.device)
+        seconds = torch.arange(self.card.lengths(request)[0], device=rate.device) / rate[:, None]
+        assert tower.course is not None, "a tower for sequences foretells a course"
+        assert cond.tokens is not None, "a word tower gives tokens"
+        assert cond.mask is not None, "a word tower gives a mask"
+        return in_sequence(cond, rate, tower.course(cond.tokens, cond.mask, seconds), first)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class LengthEncoder:
+    """A prompt and how long it shall last to what a network of one axis, time, is told."""
+
+    single: WordEncoder
+    codec: Codec
+    card: Card
+
+    @torch.inference_mode()
+    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
+        """Raises InvalidField where the prompt has more tokens than the tower."""
+        _, length = latent_shape(self.codec, self.card.lengths(request))
+        return in_length(self.single(request, prompt), length, self.card.axes[0].rate / self.codec.scale_factor[0])
+
+
+def in_length(cond: Conditioning, length: int, rate: float) -> Conditioning:
+    """What is told of so many latents, `rate` of them a second: the sketch as far as it goes, then nothing."""
+    assert cond.concat is not None, "a word tower gives a sketch"
+    sketch = cond.concat.detach()[..., :length]
+    seconds = torch.full((len(sketch),), length / rate, device=sketch.device)
+    return replace(cond, concat=pad(sketch, (0, length - sketch.shape[-1])), scalars={"seconds": seconds})
 
 
 def in_sequence(
     cond: Conditioning,
     rate: Tensor,
+    poses: Tensor,
     first: Tensor | None = None,
     start: Tensor | None = None,
     shown: Tensor | None = None,
 ) -> Conditioning:
-    """What single latents are told, for sequences: stacked under every member are the sketch, the first member's
-    latents where they are shown, and a channel that says whether they are.
+    """What single latents are told, for sequences: stacked under every member are the sketch where it is by then, the
+    first member's latents, moved on likewise, where they are shown, and a channel that says whether they are.
 
-    rate: (B,) members a second; first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first is shown, all unless
-    told.
+    rate: (B,) members a second; poses: (B, T, POSE); first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first
+    is shown, all unless told.
     """
     assert cond.concat is not None, "a word tower gives a sketch"
     sketch = cond.concat.detach()
@@ -142,12 +175,13 @@ def in_sequence(
         first, shown = torch.zeros_like(sketch), torch.zeros(len(sketch))
     if sketch.shape != first.shape:
         sketch = interpolate(sketch, first.shape[2:], mode="bilinear")
-    share = first.new_ones(len(first)) if shown is None else shown.to(first)
-    share = share.reshape(-1, *[1] * (first.ndim - 1))
-    known = share.expand(len(first), 1, *first.shape[2:])
-    stacked = torch.cat([sketch, (first * share).to(sketch.dtype), known.to(sketch.dtype)], dim=1)
+    share = (first.new_ones(len(first)) if shown is None else shown.to(first)).reshape(-1, *[1] * first.ndim)
+    maps = backwards(poses.float())
+    moving = laid(sketch, maps, poses[..., -1])
+    following = laid(first, torch.linalg.inv(maps[:, :1]) @ maps) * share
+    known = share.expand(len(first), 1, *moving.shape[2:])
     scalars = {"rate": rate} if start is None else {"rate": rate, "start": start}
-    return replace(cond, concat=stacked[:, :, None], scalars=scalars)
+    return replace(cond, concat=torch.cat([moving, following, known], dim=1).to(sketch.dtype), scalars=scalars)
 
 
 @torch.no_grad()
@@ -165,18 +199,27 @@ def load(card: Card, device: str, dtype: str) -> Model:
     if card.settings["rank"] == 2:
         nn.Module.to(modules, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
     encoder = WordEncoder(words(card), parts.tower)
+    if isinstance(parts.codec, Spectral):
+        return Model(card, LengthEncoder(encoder, parts.codec, card), parts.denoiser, parts.codec)
     if parts.sequences:
-        return Model(card, SequenceEncoder(encoder, parts.codec), parts.denoiser, Each(parts.codec), shown=True)
+        return Model(card, SequenceEncoder(encoder, parts.codec, card), parts.denoiser, Each(parts.codec), shown=True)
     return Model(card, encoder, parts.denoiser, parts.codec)
 
 
 def tensors_of(card: Card) -> dict[str, Tensor]:
-    """Every tensor of a model: its own, over those of the model that it builds on. Raises WeightsError."""
+    """Every tensor of a model: its own, over those that it shares with another. Raises WeightsError."""
     own = _read(card.settings["weights"])
     if "base" not in card.settings:
         return _read(card.settings["words"]) | own
-    base = tensors_of(cards()[card.settings["base"]])
+    base = shared(card)
     return merge(base | {name: value for name, value in own.items() if ".low." not in name}, own)
+
+
+def shared(card: Card) -> dict[str, Tensor]:
+    """The tensors of the model that this one builds on: those whose names begin with what the card's settings say."""
+    prefixes = tuple(card.settings.get("shares", [""]))
+    base = tensors_of(cards()[card.settings["base"]])
+    return {name: value for name, value in base.items() if name.startswith(prefixes)}
 
 
 def _read(name: str) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from triptych.media.audio import Sound
     from triptych.media.video import Clip
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "exactly",
     "extension",
     "keep",
+    "look",
     "medium",
     "mime",
     "pieces",
@@ -38,10 +40,13 @@ EXTENSIONS: Mapping[Medium, Mapping[str, str]] = {  # of each medium: what a res
         ".webp": "image/webp",
         ".mkv": "video/x-matroska",
     },
+    "audio": {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"},
 }
-
-
-SHOWN: Mapping[Medium, str] = {"image": "image/png", "video": "video/mp4"}  # of each medium: what a browser plays
+SHOWN: Mapping[Medium, str] = {  # of each medium: what a browser plays
+    "image": "image/png",
+    "video": "video/mp4",
+    "audio": "audio/wav",
+}
 
 
 def medium(artifact: Artifact) -> Medium:
@@ -65,19 +70,44 @@ def extension(mime: str) -> str:
     return next(name for known in EXTENSIONS.values() for name, kind in known.items() if kind == mime)
 
 
-def pieces(medium: Medium, samples: "Tensor", rate: float) -> "list[Image.Image | Clip]":
-    """Samples (B, c, *S) in [-1, 1] one by one; rate: a second, of a clip's frames."""
-    from triptych.media import image, video
+def pieces(medium: Medium, samples: "Tensor", rate: float, seconds: float) -> "list[Image.Image | Clip | Sound]":
+    """Samples (B, c, *S) in [-1, 1] one by one; rate: a second, of a clip's frames or a sound's samples; seconds: how
+    long a sound shall be, of which a model may make a little more."""
+    from triptych.media import audio, image, video
 
-    return list(video.clips(samples, rate) if medium == "video" else image.pictures(samples))
+    match medium:
+        case "video":
+            return list(video.clips(samples, rate))
+        case "audio":
+            return list(audio.sounds(samples, rate, round(seconds * rate)))
+        case _:
+            return list(image.pictures(samples))
 
 
-def keep(piece: "Image.Image | Clip", recipe: Mapping[str, Any]) -> Artifact:
+def look(medium: Medium, samples: "Tensor", rate: float) -> "list[Image.Image]":
+    """Samples (B, c, *S) in [-1, 1] as B pictures: the frame in the middle of a clip, the spectrogram of a sound."""
+    from triptych.media import audio, image, plot
+
+    match medium:
+        case "video":
+            return image.pictures(samples[:, :, samples.shape[2] // 2])
+        case "audio":
+            return [plot.plot(sound, SMALL) for sound in audio.sounds(samples, rate, samples.shape[-1])]
+        case _:
+            return image.pictures(samples)
+
+
+SMALL = (320, 200)  # pixels, of a sound that is looked at in passing
+
+
+def keep(piece: "Image.Image | Clip | Sound", recipe: Mapping[str, Any]) -> Artifact:
     """A piece in the format of its medium that loses nothing, the recipe inside."""
-    from triptych.media import image, video
+    from triptych.media import audio, image, video
 
     if isinstance(piece, video.Clip):
         return Artifact(video.LOSSLESS, video.encode(piece, video.LOSSLESS, recipe), recipe)
+    if isinstance(piece, audio.Sound):
+        return Artifact(audio.LOSSLESS, audio.encode(piece, audio.LOSSLESS, recipe), recipe)
     return Artifact("image/png", image.encode(piece, "image/png", recipe), recipe)
 
 
@@ -89,6 +119,10 @@ def convert(artifact: Artifact, mime: str) -> Artifact:
         from triptych.media import video
 
         data = video.encode(video.decode(artifact.data), mime, artifact.recipe)
+    elif artifact.mime.startswith("audio/"):
+        from triptych.media import audio
+
+        data = audio.encode(audio.decode(artifact.data), mime, artifact.recipe)
     else:
         from triptych.media import image
 
@@ -110,6 +144,10 @@ def artifact(data: bytes, where: str) -> Artifact:
 
     from triptych.media import image
 
+    if not image.known(data):
+        from triptych.media import video
+
+        return Artifact(video.kind(data, where), data, {"file": Path(where).name})
     opened = image.opened(data, where)
     kind = Image.MIME.get(opened.format or "", "application/octet-stream")
     return Artifact(kind, data, {"file": Path(where).name})
@@ -124,8 +162,9 @@ def read_recipe(data: bytes, where: str) -> dict[str, Any]:
             return recipe.find_recipe(image.opened(data, where), where)
     from triptych.media import video
 
-    text = video.metadata(data, where).get(recipe.KEY)
-    if text is None:
+    told = video.metadata(data, where)
+    text = told.get(recipe.KEY) or told.get("comment", "")  # the latter is what sounds have
+    if not text.startswith(f'{{"{recipe.KEY}":'):
         raise recipe.nothing(where)
     return recipe.from_text(text, where)
 

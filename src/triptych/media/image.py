@@ -18,7 +18,7 @@ from triptych.media import recipe as recipes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "samples", "weights"]
+__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "samples", "tensor", "weights"]
 
 LARGEST = 100_000_000  # pixels that are read from one file
 READ = ("PNG", "WEBP", "JPEG", "GIF", "TIFF", "BMP", "AVIF")
@@ -107,12 +107,12 @@ def picture(data: bytes, where: str = "the file") -> Image.Image:
 
 def samples(data: bytes, size: tuple[int, int], where: str = "the file") -> "Tensor":
     """A file as (1, 3, H, W) in [-1, 1] of this (height, width): scaled to cover it, then cropped about the centre."""
-    return _tensor(_covering(picture(data, where), size, Image.Resampling.LANCZOS)) * 2 - 1
+    return tensor(_covering(picture(data, where), size, Image.Resampling.LANCZOS)) * 2 - 1
 
 
 def weights(data: bytes, size: tuple[int, int], where: str = "the mask") -> "Tensor":
     """A mask file as (1, 1, H, W) in [0, 1] of this (height, width): white is 1; fitted like `samples`."""
-    return _tensor(_covering(picture(data, where).convert("L"), size, Image.Resampling.BILINEAR))
+    return tensor(_covering(picture(data, where).convert("L"), size, Image.Resampling.BILINEAR))
 
 
 def _covering(image: Image.Image, size: tuple[int, int], filter: Image.Resampling) -> Image.Image:
@@ -120,7 +120,7 @@ def _covering(image: Image.Image, size: tuple[int, int], filter: Image.Resamplin
     return image if image.size == (width, height) else ImageOps.fit(image, (width, height), filter)
 
 
-def _tensor(image: Image.Image) -> "Tensor":
+def tensor(image: Image.Image) -> "Tensor":
     """(1, C, H, W) in [0, 1]."""
     import torch
 

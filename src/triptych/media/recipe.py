@@ -1,7 +1,8 @@
-"""The recipe inside a picture file: how it is written and how it is read back.
+"""The recipe inside a file: how it is written and how it is read back.
 
 PNG: text chunks `triptych` (JSON) and `parameters` (AUTOMATIC1111's text). WebP and JPEG: EXIF ImageDescription (JSON)
-and UserComment (AUTOMATIC1111's text, as its own files have it). GIF: the comment. The JSON comes back exactly.
+and UserComment (AUTOMATIC1111's text, as its own files have it). GIF and sounds: the comment. MP4, WebM and Matroska:
+the tag `triptych`. The JSON comes back exactly.
 """
 
 import json

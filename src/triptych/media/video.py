@@ -24,9 +24,11 @@ from triptych.media.recipe import KEY, exif, to_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOSSLESS", "Clip", "clips", "decode", "encode", "metadata"]
+__all__ = ["LOSSLESS", "Clip", "clips", "decode", "encode", "kind", "metadata"]
 
 LOSSLESS = "video/x-matroska"
+KINDS = {"mp4": "mp4", "matroska": "x-matroska", "wav": "wav", "flac": "flac", "ogg": "ogg", "mp3": "mpeg"}
+ALONE = ("wav", "flac", "mpeg")  # whose pictures, if any, are covers
 LARGEST = 4_000_000_000  # bytes of frames that are read from one file
 
 
@@ -115,6 +117,17 @@ def metadata(data: bytes, where: str = "the file") -> dict[str, str]:
     except (av.FFmpegError, ValueError) as problem:
         raise FileProblem(f"{where} is no picture, clip or sound that can be read: {problem}.") from problem
     return {name.lower(): value for name, value in found.items()}
+
+
+def kind(data: bytes, where: str = "the file") -> str:
+    """The mime type of a clip or a sound, by its container and what streams it has. Raises FileProblem."""
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            names, moving = container.format.name.split(","), bool(container.streams.video)
+    except (av.FFmpegError, ValueError) as problem:
+        raise FileProblem(f"{where} is no picture, clip or sound that can be read: {problem}.") from problem
+    known = next((mime for name, mime in KINDS.items() if name in names), f"x-{names[0]}")
+    return f"{'video' if moving and known not in ALONE else 'audio'}/{known}"
 
 
 def _is_picture(data: bytes) -> bool:

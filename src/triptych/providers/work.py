@@ -14,17 +14,18 @@ from triptych import families, media
 from triptych.engine.codec import Codec, latent_shape
 from triptych.engine.noise import SeededNoise
 from triptych.errors import Cancelled, GenerationError
-from triptych.media import image
+from triptych.media import audio, image
 from triptych.media import trace as traces
 from triptych.model import Model, decode, generate, walked
 from triptych.providers.device import out_of_memory, pick_device, pick_dtype
 from triptych.providers.latents import Group, Latents, groups
 from triptych.providers.recipe import recipe
-from triptych.types import Artifact, Event, Progress, Request, Result
+from triptych.types import Artifact, Card, Event, Progress, Request, Result
 
 __all__ = ["Bench"]
 
 WAIT = 0.1  # seconds between looks at whether the device is free
+NEAR = 0.2  # seconds by which a sound may differ from what is made
 PREVIEW = 256  # pixels, the longer side of a preview at most
 SLOWEST_TRACE = 60.0  # seconds of decoding that a trace may take; beyond, latents are shown projected
 
@@ -110,7 +111,8 @@ class Run:
         part = replace(self.request, seed=group.seed, count=group.count)
         latents: Tensor | None = None
         expected = self._expected()
-        preview = Preview(self.model, self.request.options["preview_every"])
+        rate = rate_of(self.model.card, self.request)
+        preview = Preview(self.model, self.request.options["preview_every"], rate)
         for number, step in enumerate(generate(self.model, part, **self._inputs()), 1):
             latents = step.x_t
             if self._traced and group.first == 0:
@@ -131,7 +133,7 @@ class Run:
         if made != here:
             self.warnings.append("decoded on another device, dtype or version than it was denoised on")
         found = []
-        for number, piece in enumerate(media.pieces(self.model.card.media, samples, self._rate())):
+        for number, piece in enumerate(self._pieces(samples)):
             alone = replace(self.request, seed=group.seed, count=group.count)
             index = {"index": number} if group.count > 1 else {}
             if group.count == 1:
@@ -140,10 +142,9 @@ class Run:
             found.append(media.keep(piece, told))
         return found
 
-    def _rate(self) -> float:
-        """How many frames or samples there are a second."""
-        own = next((axis.rate for axis in self.model.card.axes if axis.name == "duration"), 1.0)
-        return float(self.request.options.get("fps") or own)
+    def _pieces(self, samples: Tensor) -> list[Any]:
+        rate = rate_of(self.model.card, self.request)
+        return list(media.pieces(self.model.card.media, samples, rate, self.request.duration or 0.0))
 
     def _trace(self, first: Artifact) -> list[Artifact]:
         if not self.moments:
@@ -152,19 +153,30 @@ class Run:
         began = time.monotonic()
         self.model.codec.decode(self.moments[-1].x_t.to(self.device))
         slow = (time.monotonic() - began) * 3 * len(self.moments) > SLOWEST_TRACE
-        show = traces.projected if slow else lambda x: self.model.codec.decode(x.to(self.device)).float()
+        show = traces.projected if slow else lambda x: self._seen(self.model.codec.decode(x.to(self.device)))
         shape = latent_shape(self.model.codec, self.model.card.lengths(self.request))
         eps = still(SeededNoise([self.request.seed or 0]).draw(shape), self.model.codec)
         told = {**first.recipe, "role": "trace"}
         kind = self.request.options["trace"]
-        return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, lambda x: flat(show(x)), told)]
+        return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, show, told)]
+
+    def _seen(self, samples: Tensor) -> Tensor:
+        """Samples (B, c, *S) as pictures (B, 3, H, W) in [-1, 1]."""
+        pictures = media.look(self.model.card.media, samples, rate_of(self.model.card, self.request))
+        return torch.cat([image.tensor(picture) for picture in pictures]) * 2 - 1
 
     def _inputs(self) -> dict[str, Any]:
         """What `generate` takes besides the request: samples of the init in [-1, 1], weights of the mask in [0, 1]."""
         height, width = self.request.height or 0, self.request.width or 0
         given: dict[str, Any] = {}
         if "init" in self.request.inputs:
-            given["init"] = image.samples(self.request.inputs["init"].data, (height, width), "the init").to(self.device)
+            data, card = self.request.inputs["init"].data, self.model.card
+            if card.media == "audio":
+                [length] = card.lengths(self.request)
+                init = audio.samples(data, length, rate_of(card, self.request), "the init")
+            else:
+                init = image.samples(data, (height, width), "the init")
+            given["init"] = init.to(self.device)
             given["strength"] = self.request.strength
         if "mask" in self.request.inputs:
             given["mask"] = image.weights(self.request.inputs["mask"].data, (height, width), "the mask").to(self.device)
@@ -203,16 +215,16 @@ class Run:
 class Preview:
     """Pictures of the predicted x_0: never more often than asked, and never for more than a fifth of the time."""
 
-    def __init__(self, model: Model, every: float) -> None:
-        """every: seconds; 0 means none at all."""
-        self._model, self._every, self._next = model, every, 0.0
+    def __init__(self, model: Model, every: float, rate: float) -> None:
+        """every: seconds; 0 means none at all; rate: of frames or samples a second."""
+        self._model, self._every, self._rate, self._next = model, every, rate, 0.0
 
     def __call__(self, x_0: Tensor) -> Artifact | None:
         began = time.monotonic()
         if not self._every or began < self._next:
             return None
         codec = self._model.codec
-        picture = image.pictures(flat(codec.decode(still(x_0[:1], codec))))[0]
+        [picture] = media.look(self._model.card.media, codec.decode(still(x_0[:1], codec)), self._rate)
         picture.thumbnail((PREVIEW, PREVIEW))
         data = image.encode(picture, "image/png", {})
         self._next = began + max(self._every, 5 * (time.monotonic() - began))
@@ -227,22 +239,36 @@ def still(latents: Tensor, codec: Codec) -> Tensor:
     return latents[:, :, middle : middle + 1]
 
 
-def flat(samples: Tensor) -> Tensor:
-    """(B, 3, 1, H, W) as (B, 3, H, W)."""
-    return samples.squeeze(2) if samples.ndim == 5 else samples
-
-
 def warnings_of(request: Request) -> list[str]:
     """What a request says to no effect, or what was done to its inputs."""
     found = []
     if request.negative_prompt and request.guidance_scale == 1:
         found.append("the negative prompt has no effect: guidance_scale 1 means no guidance")
     for name, value in request.inputs.items():
+        if request.height is None:  # a sound
+            found += shortened(name, value, request.duration or 0.0)
+            continue
         width, height = image.picture(value.data).size
         if (height, width) != (request.height, request.width):
             size = f"{request.width} x {request.height}"
             found.append(f"the {name} of {width} x {height} was scaled and cropped to {size}")
     return found
+
+
+def shortened(name: str, sound: Artifact, seconds: float) -> list[str]:
+    """What has to be said of a sound that is not as long as what is made."""
+    given = audio.decode(sound.data, f"the {name}")
+    length = len(given.samples) / given.rate
+    if abs(length - seconds) < NEAR:
+        return []
+    done = "was cut" if length > seconds else "has silence after it"
+    return [f"the {name} of {length:.1f} s {done}: {seconds:g} s are made (--duration)"]
+
+
+def rate_of(card: Card, request: Request) -> float:
+    """How many frames or samples there are a second."""
+    own = next((axis.rate for axis in card.axes if axis.name == "duration"), 1.0)
+    return float(request.options.get("fps") or own)
 
 
 def check(stop: threading.Event) -> None:

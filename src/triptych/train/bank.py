@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from triptych.engine.codec import Codec
-from triptych.train.pictures import Batch
+from triptych.train.batches import Batch
 
-__all__ = ["NOTHING", "Bank", "Encoded", "encoded", "means"]
+__all__ = ["NOTHING", "Bank", "Encoded", "encoded", "means", "slots"]
 
 AT_ONCE = 250  # pictures encoded together
 SORTED = 32  # batches whose captions are sorted by length together, for less padding
@@ -27,21 +27,23 @@ NOTHING = -1  # the subject of a scene where it has fewer than it may
 @dataclass(frozen=True, slots=True)
 class Encoded:
     """Latents (B, C, *S) float32, their captions, and their subjects (B, 2): the things that each shows, left or upper
-    first, and NOTHING where it shows one kind of thing alone."""
+    first, and NOTHING where it shows one kind of thing alone. poses (B, T, POSE): where they are, of what moves."""
 
     x_0: Tensor
     captions: list[str]
     subjects: Tensor
+    poses: Tensor | None = None
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Latents (N, C, *S) fp16, captions, subjects (N, 2)."""
+    """Latents (N, C, *S) fp16, captions, subjects (N, 2), and poses (N, T, POSE) of what moves."""
 
     latents: Tensor
     captions: list[str]
     subjects: Tensor
+    poses: Tensor | None = None
 
     def batches(self, batch: int, first: int) -> Iterator[Encoded]:
         """Endless batches from step `first` on, every scene once an epoch, captions of like length together."""
@@ -54,7 +56,8 @@ class Bank:
                 order = _order(lengths, batch, torch.Generator().manual_seed(epoch))
             chosen = order[step % per_epoch]
             captions = [self.captions[n] for n in chosen.tolist()]
-            yield Encoded(self.latents[chosen].float(), captions, self.subjects[chosen])
+            poses = None if self.poses is None else self.poses[chosen]
+            yield Encoded(self.latents[chosen].float(), captions, self.subjects[chosen], poses)
 
 
 def _order(lengths: Tensor, batch: int, generator: torch.Generator) -> Tensor:
@@ -64,6 +67,16 @@ def _order(lengths: Tensor, batch: int, generator: torch.Generator) -> Tensor:
     parts = [part[lengths[part].argsort(stable=True)].reshape(-1, batch) for part in chunks]
     together = torch.cat(parts)
     return together[torch.randperm(len(together), generator=generator)]
+
+
+def slots(things: Sequence[str]) -> Callable[[Sequence[tuple[str, ...]]], Tensor]:
+    """What turns the codes of what examples show into subjects (B, 2); things: the codes that have a slot, in order."""
+    numbers = {code: n for n, code in enumerate(things)}
+
+    def slotted(codes: Sequence[tuple[str, ...]]) -> Tensor:
+        return torch.tensor([[*(numbers[code] for code in own), NOTHING][:SUBJECTS] for own in codes])
+
+    return slotted
 
 
 @torch.inference_mode()
@@ -78,16 +91,19 @@ def encoded(
     """`size` scenes, encoded once and kept on disk; things: the codes that have a slot in the memory, in order."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        slots = {code: n for n, code in enumerate(things)}
-        latents, captions, subjects = [], list[str](), list[list[int]]()
+        slotted = slots(things)
+        latents, captions, subjects, poses = [], list[str](), list[Tensor](), list[Tensor]()
         for batch in islice(batches(at_once, 0), size // at_once):
             latents.append(_encode(codec, batch.samples).half())
             captions += batch.captions
-            subjects += [[*(slots[code] for code in codes), NOTHING][:SUBJECTS] for codes in batch.codes]
-        tensors = {"latents": torch.cat(latents).contiguous(), "subjects": torch.tensor(subjects)}
+            subjects.append(slotted(batch.codes))
+            poses += [] if batch.poses is None else [batch.poses]
+        tensors = {"latents": torch.cat(latents).contiguous(), "subjects": torch.cat(subjects)}
+        tensors |= {"poses": torch.cat(poses)} if poses else {}
         save_file(tensors, path, metadata={"captions": json.dumps(captions)})
     with safe_open(path, framework="pt") as file:
-        return Bank(file.get_tensor("latents"), json.loads(file.metadata()["captions"]), file.get_tensor("subjects"))
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping
+        return Bank(captions=json.loads(file.metadata()["captions"]), **tensors)
 
 
 @torch.inference_mode()

@@ -10,20 +10,32 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from triptych.engine.adapt import adapt
 from triptych.engine.codec import Each
 from triptych.engine.codecs.folded import Folded
+from triptych.engine.codecs.spectral import Spectral
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.model import Model, decode, generate
 from triptych.train.bank import Bank, encoded, means
-from triptych.train.data import films
+from triptych.train.batches import Batch, heard, moving, stream
+from triptych.train.data import films, sounds
 from triptych.train.data.clips import RATE
 from triptych.train.data.scenes import Scene, Scenes, build
 from triptych.train.loop import Settings, TrainProgress, fit
 from triptych.train.objective import logit_normal
-from triptych.train.pictures import Batch, stream
-from triptych.train.sequences import SequenceTask, Window, learned, prepare
-from triptych.train.tasks import CodecTask, DenoiserTask, SketchTask, save_sheet
+from triptych.train.sequences import Lengths, Windows, learned, prepare
+from triptych.train.tasks import (
+    CodecTask,
+    CourseTask,
+    DenoiserTask,
+    SketchTask,
+    SpectralTask,
+    View,
+    save_sheet,
+    upright,
+    whole,
+)
 from triptych.train.words import distil, fetch_minilm
 from triptych.types import Card, Request
 
@@ -59,7 +71,7 @@ def train(path: Path, folder: Path) -> Iterator[TrainProgress]:
     """Trains what the recipe says in `folder`, which holds the data, the checkpoints, the sheets and the weights."""
     recipe = tomllib.loads(path.read_text())
     card = cards()[recipe["card"]]
-    yield from {"image": _images, "video": _films}[card.media](recipe, card, folder)
+    yield from {"image": _images, "video": _films, "audio": _sounds}[card.media](recipe, card, folder)
 
 
 def _images(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainProgress]:
@@ -74,8 +86,11 @@ def _images(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainP
     _settled(parts)
     things = sorted(scenes.repertoire.trained)
     bank = encoded(parts.codec, batches, things, recipe["bank"]["scenes"], folder / "bank.safetensors")
-    yield from _sketch(recipe["sketch"], parts, scenes, bank, vocabulary, folder / "sketch")
-    yield from _denoiser(recipe, card, parts, vocabulary, bank, folder / "denoiser")
+    _remember(recipe["sketch"], parts, scenes, folder / "sketch")
+    yield from _sketch(recipe["sketch"], parts, bank, vocabulary, folder / "sketch")
+    model = Model(card, mini.WordEncoder(vocabulary, parts.tower), parts.denoiser, parts.codec)
+    show = partial(_show, model, recipe["show"])
+    yield from _denoiser(recipe["denoiser"], parts, vocabulary, bank, folder / "denoiser", show)
     tensors = {name: value for name, value in parts.modules().state_dict().items() if name not in TABLE}
     export(tensors, folder / card.settings["weights"])
 
@@ -90,30 +105,59 @@ def _films(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainPr
     parts.modules().load_state_dict({n: v for n, v in base.items() if n != "network.enter.weight"}, strict=False)
     mini.widen(parts.network, base["network.enter.weight"])
     _settled(parts)
-    batches = partial(stream, drawn.film, workers=recipe["data"]["workers"])
+    batches = partial(stream, drawn.film, workers=recipe["data"]["workers"], collate=moving)
     things, codec = sorted(drawn.repertoire.trained), Each(parts.codec)
     bank = encoded(codec, batches, things, recipe["bank"]["scenes"], folder / "bank.safetensors", FILMS_AT_ONCE)
     prepare(parts, settings["rank"])
-    stepping, vocabulary = _stepping(settings), mini.words(card)
-    encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec)
+    vocabulary, stepping = mini.words(card), _stepping(recipe["course"])
+    written = partial(stream, drawn.script, stepping.batch, workers=1, collate=moving)
+    course = CourseTask(parts.tower, written, things, vocabulary, rate=RATE)
+    yield from fit("course", course, stepping, folder / "course")
+    encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card)
     model = Model(card, encoder, parts.denoiser, codec, shown=True)
-    task = SequenceTask(
-        parts.tower,
+    show = partial(_show_films, model, recipe["show"])
+    view = Windows(settings["window"], tuple(settings["strides"]), RATE, settings["first"])
+    yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view, words=False)
+    export(learned(_told_and_drawn(parts)), folder / card.settings["weights"])
+
+
+def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainProgress]:
+    """All of a model of sounds but its words, which it shares with the model of pictures."""
+    data, settings = folder / "data", recipe["denoiser"]
+    sounds.build(data)
+    drawn = sounds.Sounds(data)
+    parts = mini.assemble(card)
+    parts.modules().load_state_dict(mini.shared(card), strict=False)
+    batches = partial(stream, drawn.sound, workers=recipe["data"]["workers"], collate=heard)
+    stepping = _stepping(recipe["codec"])
+    cut, noise = recipe["codec"]["parts"], recipe["codec"]["noise"]
+    assert isinstance(parts.codec, Spectral)
+    task = SpectralTask(parts.codec, partial(batches, stepping.batch // cut), parts=cut, noise=noise)
+    yield from fit("codec", task, stepping, folder / "codec")
+    _settled(parts)
+    things = [name for table in sounds.instruments().values() for name in table]
+    bank = encoded(parts.codec, batches, things, recipe["bank"]["clips"], folder / "bank.safetensors", CLIPS_AT_ONCE)
+    adapt(parts.tower, settings["rank"], ("sketch",))
+    vocabulary = mini.words(card)
+    yield from _sketch(recipe["sketch"], parts, bank, vocabulary, folder / "sketch")
+    model = Model(
+        card,
+        mini.LengthEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card),
         parts.denoiser,
-        bank,
-        vocabulary,
-        batch=stepping.batch,
-        window=Window(settings["window"], tuple(settings["strides"]), RATE),
-        times=partial(logit_normal, mean=settings["mean"], std=settings["spread"]),
-        drop=settings["drop"],
-        first=settings["first"],
-        show=partial(_show_films, model, recipe["show"]),
+        parts.codec,
     )
-    yield from fit("denoiser", task, stepping, folder / "denoiser")
-    export(learned(parts), folder / card.settings["weights"])
+    show = partial(_show_sounds, model, recipe["show"])
+    view = Lengths(tuple(settings["lengths"]), sounds.RATE / parts.codec.scale_factor[0])
+    yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view)
+    codec = {f"codec.{name}": value for name, value in parts.codec.state_dict().items()}
+    export(learned(_told_and_drawn(parts)) | codec, folder / card.settings["weights"])
 
 
-FILMS_AT_ONCE = 8  # encoded together
+FILMS_AT_ONCE, CLIPS_AT_ONCE = 8, 25  # encoded together
+
+
+def _told_and_drawn(parts: mini.Parts) -> nn.ModuleDict:
+    return nn.ModuleDict({"tower": parts.tower, "network": parts.network})
 
 
 def _settled(parts: mini.Parts) -> None:
@@ -148,16 +192,22 @@ def _codec(
     settings: dict[str, Any], parts: mini.Parts, batches: Callable[..., Iterator[Batch]], folder: Path
 ) -> Iterator[TrainProgress]:
     stepping = _stepping(settings)
+    assert isinstance(parts.codec, Folded)
     task = CodecTask(parts.codec, partial(batches, stepping.batch), crop=settings["crop"], noise=settings["noise"])
     yield from fit("codec", task, stepping, folder)
 
 
+def _remember(settings: dict[str, Any], parts: mini.Parts, scenes: Scenes, folder: Path) -> None:
+    """Fills the memories, unless a checkpoint has them."""
+    if not (folder / "checkpoint.safetensors").exists():
+        assert isinstance(parts.codec, Folded)
+        parts.tower.sketch.remember(*_seen(settings, parts.codec, scenes))
+
+
 def _sketch(
-    settings: dict[str, Any], parts: mini.Parts, scenes: Scenes, bank: Bank, vocabulary: mini.Words, folder: Path
+    settings: dict[str, Any], parts: mini.Parts, bank: Bank, vocabulary: mini.Words, folder: Path
 ) -> Iterator[TrainProgress]:
     stepping = _stepping(settings)
-    if not (folder / "checkpoint.safetensors").exists():
-        parts.tower.sketch.remember(*_seen(settings, parts.codec, scenes))
     task = SketchTask(parts.tower, bank, vocabulary, batch=stepping.batch, drop=settings["drop"])
     yield from fit("sketch", task, stepping, folder)
 
@@ -178,16 +228,16 @@ def _portrait(scenes: Scenes, things: list[str], length: tuple[float, float], se
 
 
 def _denoiser(
-    recipe: dict[str, Any],
-    card: Card,
+    settings: dict[str, Any],
     parts: mini.Parts,
     vocabulary: mini.Words,
     bank: Bank,
     folder: Path,
+    show: Callable[[Path], None],
+    view: View = whole,
+    words: bool = True,
 ) -> Iterator[TrainProgress]:
-    settings = recipe["denoiser"]
     stepping = _stepping(settings)
-    model = Model(card, mini.WordEncoder(vocabulary, parts.tower), parts.denoiser, parts.codec)
     task = DenoiserTask(
         parts.tower,
         parts.denoiser,
@@ -196,7 +246,9 @@ def _denoiser(
         batch=stepping.batch,
         times=partial(logit_normal, mean=settings["mean"], std=settings["spread"]),
         drop=settings["drop"],
-        show=partial(_show, model, recipe["show"]),
+        show=show,
+        view=view,
+        words=words,
     )
     yield from fit("denoiser", task, stepping, folder)
 
@@ -213,6 +265,17 @@ def _show(model: Model, settings: dict[str, Any], path: Path) -> None:
         *_, last = generate(model, model.card.resolve(request))
         samples.append(decode(model, last.x_t))
     save_sheet(torch.cat(samples), path, columns=8)
+
+
+def _show_sounds(model: Model, settings: dict[str, Any], path: Path) -> None:
+    """A sheet of spectrograms of the recipe's prompts, all with seed 0."""
+    codec, spectra = model.codec, list[Tensor]()
+    assert isinstance(codec, Spectral)
+    for prompt in settings["prompts"]:
+        request = Request(model.card.name, prompt, seed=0, steps=settings["steps"])
+        *_, last = generate(model, model.card.resolve(request))
+        spectra.append(codec.restored(last.x_t))
+    save_sheet(upright(torch.cat(spectra)), path, columns=4)
 
 
 FRAMES_SHOWN = 9

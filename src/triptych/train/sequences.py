@@ -1,8 +1,6 @@
 """A network of single latents learns sequences: layers between the members are new, all others change a little."""
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import final
 
 import torch
@@ -10,13 +8,10 @@ from torch import Tensor, nn
 
 from triptych.engine.adapt import adapt, changes
 from triptych.engine.conditioning import Conditioning
-from triptych.engine.denoiser import NetworkDenoiser, broadcast
-from triptych.engine.text.words import WordTower
-from triptych.families.mini import Parts, in_sequence
-from triptych.train.bank import Bank, Encoded
-from triptych.train.tasks import NAMING, Tokenise, emptied, naming_loss
+from triptych.families.mini import Parts, in_length, in_sequence
+from triptych.train.bank import Encoded
 
-__all__ = ["SequenceTask", "Window", "learned", "prepare"]
+__all__ = ["Lengths", "Windows", "learned", "prepare"]
 
 WHOLE = ("along", "place", "enter")  # parts of the network that are trained as they are
 MEMORY = ("keys", "memories", "enter", "leave")  # parts of the sketch that stay
@@ -30,9 +25,8 @@ def prepare(parts: Parts, rank: int) -> None:
     adapt(parts.network, rank, WHOLE)
 
 
-def learned(parts: Parts) -> dict[str, Tensor]:
-    """What training has changed, by the names that `mini.load` knows."""
-    modules = nn.ModuleDict({"tower": parts.tower, "network": parts.network})
+def learned(modules: nn.Module) -> dict[str, Tensor]:
+    """What training has changed, by the names that it has in these modules."""
     own = {
         name: p.detach() for name, p in modules.named_parameters() if p.requires_grad and "parametrizations" not in name
     }
@@ -41,60 +35,50 @@ def learned(parts: Parts) -> dict[str, Tensor]:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Window:
-    """How many members are trained on at a time, and how far apart: each stride is as likely as the others."""
+class Windows:
+    """A view of films: some members of each, and for some windows the first of them is shown to the network.
+
+    strides: how far apart members are; each is as likely as the others. first: the share of windows whose first member
+    is shown.
+    """
 
     length: int
     strides: tuple[int, ...]
     rate: float  # members a second in the bank
+    first: float
 
-    def __call__(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, C, T, *S) to (B, C, length, *S), when each window starts (B,), in seconds, and its rate (B,)."""
+    def __call__(self, cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
+        """x_0 (B, C, T, *S) to (B, C, length, *S)."""
+        assert batch.poses is not None, "a bank of what moves"
+        x_0, poses, start, rate = self.taken(batch.x_0, batch.poses, generator)
+        shown = torch.rand(len(x_0), generator=generator) < self.first
+        return x_0, in_sequence(cond, rate, poses, x_0[:, :, 0], start, shown)
+
+    def taken(self, x: Tensor, poses: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """(B, C, T, *S) to (B, C, length, *S), the poses of those members, when each window starts (B,), in seconds,
+        and its rate (B,)."""
         stride = self.strides[int(torch.randint(len(self.strides), (), generator=generator))]
         room = x.shape[2] - (self.length - 1) * stride
         starts = torch.randint(room, (len(x),), generator=generator)
-        taken = starts[:, None] + stride * torch.arange(self.length)
-        windows = x[torch.arange(len(x))[:, None], :, taken].transpose(1, 2)
-        return windows, starts / self.rate, torch.full((len(x),), self.rate / stride)
+        places = starts[:, None] + stride * torch.arange(self.length)
+        each = torch.arange(len(x))[:, None]
+        return (
+            x[each, :, places].transpose(1, 2),
+            poses[each, places],
+            starts / self.rate,
+            torch.full((len(x),), self.rate / stride),
+        )
 
 
 @final
-class SequenceTask:
-    """Flow matching on windows of encoded films; some are shown their first member."""
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """A view of sounds: the beginning of each, as long as one of `lengths`, each as likely as it is often there."""
 
-    def __init__(
-        self,
-        tower: WordTower,
-        denoiser: NetworkDenoiser,
-        bank: Bank,
-        tokenise: Tokenise,
-        *,
-        batch: int,
-        window: Window,
-        times: Callable[[int, torch.Generator], Tensor],
-        drop: float,
-        first: float,
-        show: Callable[[Path], None],
-    ) -> None:
-        """drop: share of captions left empty; first: share of windows whose first member is shown."""
-        self.modules = nn.ModuleDict({"tower": tower, "network": denoiser})
-        self._tower, self._denoiser, self._bank, self._batch, self._tokenise = tower, denoiser, bank, batch, tokenise
-        self._window, self._times, self._drop, self._first, self._show = window, times, drop, first, show
+    lengths: tuple[int, ...]
+    rate: float  # latents a second
 
-    def batches(self, first: int) -> Iterator[Encoded]:
-        return self._bank.batches(self._batch, first)
-
-    def loss(self, batch: Encoded, generator: torch.Generator) -> Tensor:
-        batch = emptied(batch, self._drop, generator)
-        x_0, start, rate = self._window(batch.x_0, generator)
-        with torch.autocast("cpu", torch.bfloat16):
-            cond: Conditioning = self._tower(*self._tokenise(batch.captions))
-            named = NAMING * naming_loss(self._tower, cond, batch)
-            shown = torch.rand(len(x_0), generator=generator) < self._first
-            told = in_sequence(cond, rate, x_0[:, :, 0], start, shown)
-            eps = torch.randn(x_0.shape, generator=generator)
-            t = broadcast(self._times(len(eps), generator), x_0)
-            return self._denoiser.loss(x_0, eps, t, told).mean() + named
-
-    def show(self, path: Path) -> None:
-        self._show(path)
+    def __call__(self, cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
+        """x_0 (B, C, T) to (B, C, one of lengths)."""
+        length = self.lengths[int(torch.randint(len(self.lengths), (), generator=generator))]
+        return batch.x_0[..., :length], in_length(cond, length, self.rate)

@@ -1,6 +1,6 @@
 """What is trained: a codec that gives back its input, and a denoiser with the text tower that tells it what to draw."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import final
@@ -12,13 +12,14 @@ from PIL import Image
 from torch import Tensor, nn
 
 from triptych.engine.codecs.folded import Folded
+from triptych.engine.codecs.spectral import Spectral
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, broadcast
 from triptych.engine.text.words import WordTower
-from triptych.train.bank import NOTHING, Bank, Encoded
-from triptych.train.pictures import Batch
+from triptych.train.bank import NOTHING, Bank, Encoded, slots
+from triptych.train.batches import Batch
 
-__all__ = ["CodecTask", "DenoiserTask", "SketchTask"]
+__all__ = ["CodecTask", "CourseTask", "DenoiserTask", "SketchTask", "SpectralTask", "View", "whole"]
 
 Tokenise = Callable[[list[str]], tuple[Tensor, Tensor]]  # captions -> ids (B, L), mask (B, L)
 
@@ -44,12 +45,7 @@ class CodecTask:
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
         x = self._crop(batch.samples, generator).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):  # bf16 products are 2.5 times as fast as fp32 on AVX-512 BF16
-            features = self.codec.features(x).float()
-            self.codec.measure(features.detach(), 0.01)
-            axes = [0, *range(2, features.ndim)]
-            z = (features - features.mean(axes, keepdim=True)) / (features.std(axes, keepdim=True) + 1e-5)
-            z = z + self.noise * torch.randn(z.shape, generator=generator)
-            y = self.codec.decode(z)
+            y = _through(self.codec, x, self.noise, generator)
         return sum((_difference(F.avg_pool2d(x, n), F.avg_pool2d(y, n)) for n in (1, 4)), start=x.new_zeros(()))
 
     def _crop(self, x: Tensor, generator: torch.Generator) -> Tensor:
@@ -67,6 +63,56 @@ def _difference(x: Tensor, y: Tensor) -> Tensor:
     across = (x.diff(dim=-1) - y.diff(dim=-1)).abs().mean()
     down = (x.diff(dim=-2) - y.diff(dim=-2)).abs().mean()
     return (x - y).abs().mean() + (x - y).square().mean() + across + down
+
+
+@final
+class SpectralTask:
+    """Reconstruction of the spectra of parts of waves: their own error, as `CodecTask` has it, and that of the square
+    roots of magnitudes, which weighs what is loud."""
+
+    def __init__(self, codec: Spectral, batches: Callable[[int], Iterator[Batch]], *, parts: int, noise: float) -> None:
+        """parts: how many each example is cut into; noise: added to unit-variance latents before decoding."""
+        self.modules, self._batches, self._parts, self._noise = codec, batches, parts, noise
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        return self._batches(first)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        codec, picture = self.modules, self.modules.picture
+        waves = rearrange(batch.samples, "b 1 (parts n) -> (b parts) 1 n", parts=self._parts)
+        x = codec.spectrum(waves).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16):
+            y = _through(picture, x, self._noise, generator)
+        loud = (torch.exp(HALVED * x) - torch.exp(HALVED * y)).abs().mean()
+        return _difference(x, y) + LOUD * loud
+
+    def show(self, path: Path) -> None:
+        """A sheet of spectrograms: each as it was, and under it as it came back."""
+        with torch.inference_mode():
+            x = next(self._batches(1_000_000)).samples[:6]
+            sheet = torch.cat([self.modules.spectrum(x), self.modules.restored(self.modules.encode(x))])
+        save_sheet(upright(sheet), path, columns=len(x))
+
+
+def _through(codec: Folded, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
+    """x, encoded and decoded again with noise on its latents; the codec's statistics follow."""
+    features = codec.features(x).float()
+    codec.measure(features.detach(), 0.01)
+    axes = [0, *range(2, features.ndim)]
+    z = (features - features.mean(axes, keepdim=True)) / (features.std(axes, keepdim=True) + 1e-5)
+    decoded: Tensor = codec.decode(z + noise * torch.randn(z.shape, generator=generator))
+    return decoded
+
+
+def upright(spectrum: Tensor) -> Tensor:
+    """Spectra (B, 1, bands, frames) as pictures (B, 3, bands, frames), low notes below."""
+    return spectrum.flip(2).expand(-1, 3, -1, -1)
+
+
+HALVED = (
+    1.5  # of the span of a spectrum's logarithm: e to this power is the square root of a magnitude, but for a factor
+)
+LOUD = 0.3  # weight of square roots
 
 
 @final
@@ -94,30 +140,74 @@ NAMING = 0.2  # weight of the cross-entropy beside the squared error
 
 
 def sketch_loss(tower: WordTower, cond: Conditioning, batch: Encoded) -> Tensor:
-    """E[x_0 | caption] by regression; and which things the caption names."""
+    """E[x_0 | caption] by regression, as far as the sketch reaches; and which things the caption names."""
     assert cond.concat is not None, "a word tower gives a sketch"
-    error = F.mse_loss(cond.concat.float(), batch.x_0)
-    return error + NAMING * naming_loss(tower, cond, batch)
+    error = F.mse_loss(cond.concat.float(), batch.x_0[..., : cond.concat.shape[-1]])
+    return error + NAMING * naming_loss(tower, cond, batch.subjects)
 
 
-def naming_loss(tower: WordTower, cond: Conditioning, batch: Encoded) -> Tensor:
-    """The cross-entropy of which things the caption names."""
+def naming_loss(tower: WordTower, cond: Conditioning, subjects: Tensor) -> Tensor:
+    """The cross-entropy of which things the captions name; subjects: (B, 2) as a bank has them."""
     assert cond.vector is not None, "a word tower gives a vector"
     scores = tower.sketch.scores(cond.vector).float()
-    named = F.cross_entropy(scores.transpose(1, 2), batch.subjects, ignore_index=NOTHING, reduction="sum")
-    return named / (batch.subjects != NOTHING).sum().clamp(min=1)
+    subjects = subjects[:, : scores.shape[1]]
+    named = F.cross_entropy(scores.transpose(1, 2), subjects, ignore_index=NOTHING, reduction="sum")
+    return named / (subjects != NOTHING).sum().clamp(min=1)
 
 
 def emptied(batch: Encoded, share: float, generator: torch.Generator) -> Encoded:
     """The batch with a share of its captions left empty, for guidance (arXiv:2207.12598)."""
     dropped = torch.rand(len(batch.captions), generator=generator) < share
     captions = ["" if drop else text for text, drop in zip(batch.captions, dropped.tolist(), strict=True)]
-    return Encoded(batch.x_0, captions, batch.subjects.masked_fill(dropped[:, None], NOTHING))
+    return replace(batch, captions=captions, subjects=batch.subjects.masked_fill(dropped[:, None], NOTHING))
+
+
+@final
+class CourseTask:
+    """The tower alone, for what moves: which things a caption names, and where they go."""
+
+    def __init__(
+        self,
+        tower: WordTower,
+        scripts: Callable[[int], Iterator[Batch]],
+        things: Sequence[str],
+        tokenise: Tokenise,
+        *,
+        rate: float,
+    ) -> None:
+        """scripts: batches, from a step on, of captions and poses; things: the codes that have a slot in the memory, in
+        order; rate: poses a second."""
+        self.modules, self._scripts, self._tokenise, self._rate = tower, scripts, tokenise, rate
+        self._slots = slots(things)
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        return self._scripts(first)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        course = self.modules.course
+        assert batch.poses is not None, "a bank of what moves"
+        assert course is not None, "a tower with a course"
+        cond = self.modules(*self._tokenise(batch.captions))
+        seconds = (torch.arange(batch.poses.shape[1]) / self._rate).expand(batch.poses.shape[:2])
+        found: Tensor = course(cond.tokens, cond.mask, seconds)
+        return (found - batch.poses).abs().mean() + NAMING * naming_loss(self.modules, cond, self._slots(batch.codes))
+
+    def show(self, path: Path) -> None:
+        """Nothing to see yet."""
+
+
+View = Callable[[Conditioning, Encoded, torch.Generator], tuple[Tensor, Conditioning]]
+"""(what the tower gives, batch, generator) -> what of the latents is trained on, and what the network is told."""
+
+
+def whole(cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
+    """All of the latents; the sketch learns by its own loss alone."""
+    return batch.x_0, replace(cond, concat=None if cond.concat is None else cond.concat.detach())
 
 
 @final
 class DenoiserTask:
-    """Flow matching on encoded scenes: the tower and the network learn together."""
+    """Flow matching on what is in the bank: the tower and the network learn together."""
 
     def __init__(
         self,
@@ -130,11 +220,15 @@ class DenoiserTask:
         times: Callable[[int, torch.Generator], Tensor],
         drop: float,
         show: Callable[[Path], None],
+        view: View = whole,
+        words: bool = True,
     ) -> None:
-        """times: (B, generator) -> (B,); drop: share of captions left empty, for guidance (arXiv:2207.12598)."""
-        self.modules = nn.ModuleDict({"tower": tower, "network": denoiser})
+        """times: (B, generator) -> (B,); drop: share of captions left empty, for guidance (arXiv:2207.12598);
+        words: whether the tower learns too, its sketch being of what is in the bank."""
+        self.modules = nn.ModuleDict({"tower": tower, "network": denoiser} if words else {"network": denoiser})
         self._tower, self._denoiser, self._bank, self._batch = tower, denoiser, bank, batch
         self._tokenise, self._times, self._drop, self._show = tokenise, times, drop, show
+        self._view, self._words = view, words
 
     def batches(self, first: int) -> Iterator[Encoded]:
         return self._bank.batches(self._batch, first)
@@ -142,12 +236,13 @@ class DenoiserTask:
     def loss(self, batch: Encoded, generator: torch.Generator) -> Tensor:
         batch = emptied(batch, self._drop, generator)
         with torch.autocast("cpu", torch.bfloat16):
-            cond: Conditioning = self._tower(*self._tokenise(batch.captions))
-            sketched = sketch_loss(self._tower, cond, batch)
-            told = replace(cond, concat=None if cond.concat is None else cond.concat.detach())
-            eps = torch.randn(batch.x_0.shape, generator=generator)
-            t = broadcast(self._times(len(eps), generator), batch.x_0)
-            return self._denoiser.loss(batch.x_0, eps, t, told).mean() + sketched
+            with torch.set_grad_enabled(self._words):
+                cond: Conditioning = self._tower(*self._tokenise(batch.captions))
+                sketched = sketch_loss(self._tower, cond, batch) if self._words else 0.0
+            x_0, told = self._view(cond, batch, generator)
+            eps = torch.randn(x_0.shape, generator=generator)
+            t = broadcast(self._times(len(eps), generator), x_0)
+            return self._denoiser.loss(x_0, eps, t, told).mean() + sketched
 
     def show(self, path: Path) -> None:
         self._show(path)

@@ -88,3 +88,30 @@ def test_what_lies_outside_the_frame_is_cut():
 
 def test_verbs_are_given_by_label():
     assert all(label and all(doing) for label, doing in verbs().items())
+
+
+def test_a_script_says_what_its_film_says_and_draws_nothing(many, folder):
+    films = Films(folder, size=48)
+    for seed in range(12):
+        script = films.script(seed)
+        assert (script.caption, script.codes, script.motion) == (
+            many[seed].caption,
+            many[seed].codes,
+            many[seed].motion,
+        )
+        np.testing.assert_array_equal(script.poses, many[seed].poses)
+        assert not script.pixels.size
+
+
+def test_poses_say_where_things_are(folder):
+    film = Films(folder, size=64, motion="right").film(3)
+    for frame, pose in zip(film.pixels[:5], film.poses[:5], strict=True):
+        assert centre(frame)[0] == pytest.approx(0.5 + pose[0], abs=0.08)
+
+
+def test_what_goes_fast_is_said_to(folder):
+    films = Films(folder, size=48, motion="bounce")
+    for script in map(films.script, range(20)):
+        height = -script.poses[:, 1]
+        rounds = np.abs(np.fft.rfft(height - height.mean())).argmax()
+        assert ("fast" in script.caption) == (rounds == MOTIONS["bounce"].cycles[1])

@@ -6,6 +6,7 @@ with a little noise added: the fixed-variance limit of a VAE (arXiv:1312.6114), 
 without a KL weight to tune.
 """
 
+import math
 from collections.abc import Sequence
 from typing import Self
 
@@ -29,7 +30,7 @@ class Folded(nn.Module):
         rank: int,
         samples: int = 3,
         channels: int = 8,
-        fold: int = 4,
+        fold: int | Sequence[int] = 4,
         *,
         widths: Sequence[int] = (64, 128, 256, 128),
         blocks: Sequence[int] = (1, 2, 2, 3),
@@ -37,10 +38,11 @@ class Folded(nn.Module):
     ) -> None:
         super().__init__()
         conv = CONV[rank]
-        self.rank, self.fold, self.channels, self.finish = rank, fold, channels, finish
+        self.rank, self.fold = rank, (fold,) * rank if isinstance(fold, int) else tuple(fold)
+        self.channels, patch = channels, math.prod(self.fold)
         fine, coarse, decoder_coarse, decoder_fine = widths
         self.encoder = nn.Sequential(
-            conv(samples * fold**rank, fine, 3, padding=1),
+            conv(samples * patch, fine, 3, padding=1),
             *(ResidualBlock(rank, fine) for _ in range(blocks[0])),
             conv(fine, coarse, 3, stride=2, padding=1),
             *(ResidualBlock(rank, coarse) for _ in range(blocks[1])),
@@ -56,7 +58,7 @@ class Folded(nn.Module):
             *(ResidualBlock(rank, decoder_fine) for _ in range(blocks[3])),
             normalised(decoder_fine),
             nn.SiLU(),
-            conv(decoder_fine, finish * fold**rank, 3, padding=1),
+            conv(decoder_fine, finish * patch, 3, padding=1),
         )
         self.smooth = conv(finish, finish, 3, padding=1)
         self.leave = conv(finish, samples, 3, padding=1)
@@ -65,7 +67,7 @@ class Folded(nn.Module):
 
     @property
     def scale_factor(self) -> tuple[int, ...]:
-        return (2 * self.fold,) * self.rank
+        return tuple(2 * size for size in self.fold)
 
     def features(self, x: Tensor) -> Tensor:
         """(B, c, *samples) -> (B, channels, *latents) before normalisation; each axis a multiple of 2 fold."""
@@ -76,7 +78,7 @@ class Folded(nn.Module):
         return (self.features(x).float() - self._along(self.mean)) / self._along(self.std)
 
     def decode(self, z: Tensor) -> Tensor:
-        fine = unfold(self.decoder(z.to(self.leave.weight.dtype)), self.fold, self.rank)
+        fine = unfold(self.decoder(z.to(self.leave.weight.dtype)), self.fold)
         out: Tensor = self.leave(F.silu(fine + self.smooth(F.silu(fine))))
         return out.float()
 
@@ -92,17 +94,21 @@ class Folded(nn.Module):
         return statistic.reshape(1, -1, *[1] * self.rank)
 
 
-def fold(x: Tensor, size: int) -> Tensor:
-    """(B, c, *S) -> (B, c size^rank, *S / size): every patch of size^rank samples becomes channels."""
+def fold(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """(B, c, *S) -> (B, c prod(sizes), *S / sizes): every patch of these sizes becomes channels."""
     batch, channels, *axes = x.shape
-    split = x.reshape(batch, channels, *(n for axis in axes for n in (axis // size, size)))
+    split = x.reshape(batch, channels, *(n for a, size in zip(axes, sizes, strict=True) for n in (a // size, size)))
     inner, outer = [3 + 2 * i for i in range(len(axes))], [2 + 2 * i for i in range(len(axes))]
-    return split.permute(0, 1, *inner, *outer).reshape(batch, -1, *(axis // size for axis in axes))
+    whole = [axis // size for axis, size in zip(axes, sizes, strict=True)]
+    return split.permute(0, 1, *inner, *outer).reshape(batch, -1, *whole)
 
 
-def unfold(x: Tensor, size: int, rank: int) -> Tensor:
+def unfold(x: Tensor, sizes: Sequence[int]) -> Tensor:
     """The inverse of `fold`."""
     batch, channels, *axes = x.shape
-    split = x.reshape(batch, channels // size**rank, *[size] * rank, *axes)
+    rank = len(sizes)
+    split = x.reshape(batch, channels // math.prod(sizes), *sizes, *axes)
     order = [n for i in range(rank) for n in (2 + rank + i, 2 + i)]
-    return split.permute(0, 1, *order).reshape(batch, -1, *(axis * size for axis in axes))
+    return split.permute(0, 1, *order).reshape(
+        batch, -1, *(axis * size for axis, size in zip(axes, sizes, strict=True))
+    )

@@ -98,7 +98,9 @@ class UNet(nn.Module):
     widths: channels per level, finest first; attend: which levels attend; tokens, vector: the widths of the
     conditioning's tokens and vector; concat: how many channels are stacked under x_t; along: S has one more axis, first
     and of any length, along which lie the members of a sequence; the conditioning's scalars say how many there are a
-    second (`rate`), and when the first of them is (`start`, in seconds; 0 unless told).
+    second (`rate`), and when the first of them is (`start`, in seconds; 0 unless told). scalars: which others of them
+    join the time embedding, all in seconds. rows: latents (B, channels, *S) have one more axis, folded into their
+    channels: rank counts it, and so do channels and concat.
     """
 
     def __init__(
@@ -115,10 +117,14 @@ class UNet(nn.Module):
         heads: int = 4,
         concat: int = 0,
         along: bool = False,
+        scalars: Sequence[str] = (),
+        rows: int = 1,
     ) -> None:
         super().__init__()
-        conv = CONV[rank]
+        conv, self.rows = CONV[rank], rows
+        channels, concat = channels // rows, concat // rows
         self.time = TimeEmbedding(embedding)
+        self.scalars = nn.ModuleDict({name: TimeEmbedding(embedding) for name in scalars})
         self.place = TimeEmbedding(embedding) if along else None
         if self.place is not None:
             zeroed(self.place.layers[2])
@@ -144,12 +150,18 @@ class UNet(nn.Module):
         embedding = self.time(timestep)
         if cond.vector is not None:
             embedding = embedding + self.vector(cond.vector.to(dtype))
+        for name, embed in self.scalars.items():
+            embedding = embedding + embed(HUNDREDTHS * cond.scalars[name].expand(len(x)))
         batch, length = len(x), 1
+        if self.rows > 1:
+            x = x.reshape(len(x), -1, self.rows, *x.shape[2:])
         if self.place is not None:
             length = x.shape[2]
             x, cond = x.transpose(1, 2).flatten(0, 1), _repeated(cond, length)
             embedding = embedding.repeat_interleave(length, 0) + self.place(_places(cond, batch, length))
         out = self._walk(x.to(dtype), F.silu(embedding), cond, length)
+        if self.rows > 1:
+            return out.flatten(1, 2)
         return out if self.place is None else out.reshape(batch, length, *out.shape[1:]).transpose(1, 2)
 
     def _walk(self, x: Tensor, embedding: Tensor, cond: Conditioning, length: int) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.attention import attention
+from triptych.engine.poses import Course
 
 __all__ = ["WordTower"]
 
@@ -91,7 +92,7 @@ class Sketch(nn.Module):
         super().__init__()
         self.grid = tuple(grid)
         self.memories = nn.ModuleList(Memory(width, slots, grid, **settings) for settings in memories)
-        self.reads = max(settings.get("reads", 1) for settings in memories)
+        self.reads = max((settings.get("reads", 1) for settings in memories), default=1)
         self.query, self.keys = nn.Linear(width, self.reads * width), nn.Parameter(torch.randn(slots, width) * 0.1)
         self.enter, self.leave = nn.Linear(width, hidden), nn.Linear(hidden, math.prod(grid))
 
@@ -132,8 +133,9 @@ class WordTower(nn.Module):
         heads: int,
         length: int,
         sketch: Mapping[str, Any],
+        course: Mapping[str, Any] | None = None,
     ) -> None:
-        """length: the most tokens; sketch: what `Sketch` takes beside the width."""
+        """length: the most tokens; sketch, course: what `Sketch` and `Course` take beside the width."""
         super().__init__()
         self.table = nn.Buffer(torch.zeros(words, features, dtype=torch.int8))
         self.scale = nn.Buffer(torch.ones(words, 1))
@@ -142,6 +144,7 @@ class WordTower(nn.Module):
         self.layers = nn.ModuleList(TransformerLayer(width, heads) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
         self.sketch = Sketch(width, **sketch)
+        self.course = None if course is None else Course(width, **course)
 
     @property
     def length(self) -> int:

@@ -32,18 +32,23 @@ SAID = 0.6  # share of animated pictures whose caption says what moves, where th
 ANIMATED = 0.25  # share of the others whose caption says "animated"
 MOTION_NAMES: Final = tuple(MOTIONS)
 FILLED = (0.84, 0.96)  # of the frame, by an animated picture
+STILL = 0.86  # of the frame, by a single still
 TINTED, STYLED = 0.12, 0.2  # shares of the stills
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A loop (FRAMES, size, size, 3), its caption, the codes of what it shows, and the motion, "" for its own."""
+    """A loop (FRAMES, size, size, 3), or none of it, its caption, the codes of what it shows, the motion, "" for its own.
+
+    poses: (FRAMES, POSE) where it is in every frame, its scale being 1 where it fills the frame as a single still does.
+    """
 
     pixels: NDArray[np.uint8]
     caption: str
     codes: tuple[str, ...]
     motion: str
+    poses: NDArray[np.float32]
 
 
 def build(folder: Path) -> None:
@@ -80,23 +85,30 @@ class Films:
 
     def film(self, seed: int) -> Film:
         """The film of a seed: always the same."""
+        return self._made(seed, drawn=True)
+
+    def script(self, seed: int) -> Film:
+        """The film of a seed with no frame drawn: what is said of it and where things are, a hundred times as fast."""
+        return self._made(seed, drawn=False)
+
+    def _made(self, seed: int, drawn: bool) -> Film:
         rng = np.random.default_rng(seed)
         native = rng.random() < NATIVE if self._motion is None else not self._motion
         if native:
             code = self.native[int(np.searchsorted(self._odds, rng.random(), side="right"))]
-            return self._animated(rng, self.repertoire.art.concepts[code])
+            return self._animated(rng, self.repertoire.art.concepts[code], drawn)
         while True:
             name = self._motion or MOTION_NAMES[int(rng.integers(len(MOTION_NAMES)))]
             concept = self.repertoire.concept(rng, "single")
             if self.repertoire.split.moves(concept.code, name) != self._held_out:
-                return self._moved(rng, concept, name)
+                return self._moved(rng, concept, name, drawn)
 
     def _weight(self, code: str) -> float:
         """People and clock faces look much alike, and would else be half of all."""
         concept = self.repertoire.art.concepts[code]
         return 1.0 if concept.label in self.verbs else {0: 0.6, 1: 0.15}.get(concept.group, 0.3)
 
-    def _animated(self, rng: Rng, concept: Concept) -> Film:
+    def _animated(self, rng: Rng, concept: Concept, drawn: bool) -> Film:
         name, doing = self.repertoire.lexicon.name(rng, concept, 1), self.verbs.get(concept.label, ())
         if doing and rng.random() < SAID:
             verb = doing[int(rng.integers(len(doing)))]
@@ -110,11 +122,12 @@ class Films:
         shift = rng.uniform(-0.02, 0.02, 2)
         first = int(rng.integers(FRAMES)) if rng.random() < 0.3 else 0
         whole = (0, 0, sprites.SIDE, sprites.SIDE)
-        drawn = [fitted(frame, whole, round(longest)) for frame in np.roll(np.asarray(frames), -first, axis=0)]
+        order = [(first + n) % FRAMES for n in range(FRAMES if drawn else 0)]
+        pictures = [fitted(frames[n], whole, round(longest)) for n in order]
         poses = [Pose(float(shift[0]), float(shift[1]))] * FRAMES
-        return self._film(rng, subject, None, drawn, poses, concept.code, "")
+        return self._film(rng, subject, None, pictures, poses, concept.code, "", longest)
 
-    def _moved(self, rng: Rng, concept: Concept, name: str) -> Film:
+    def _moved(self, rng: Rng, concept: Concept, name: str, drawn: bool) -> Film:
         motion = MOTIONS[name]
         styles = tuple(self.repertoire.trained[concept.code])
         style, said = choose_style(rng, styles) if rng.random() < STYLED else (usual(styles), False)
@@ -127,26 +140,28 @@ class Films:
         cycles = motion.cycles[int(rng.integers(len(motion.cycles)))]
         poses = [motion.pose(n * cycles / FRAMES % 1) for n in range(FRAMES)]
         longest = self.size * motion.length * rng.uniform(0.9, 1.1)
-        drawn = [posed(pixels, longest, pose) for pose in poses]
-        subject = _moving(rng, motion, f"{colour} {called}".strip())
-        return self._film(rng, subject, style if said else None, drawn, poses, concept.code, name)
+        pictures = [posed(pixels, longest, pose) for pose in poses if drawn]
+        subject = _moving(rng, motion, f"{colour} {called}".strip(), cycles > motion.cycles[0])
+        return self._film(rng, subject, style if said else None, pictures, poses, concept.code, name, longest)
 
     def _film(
         self,
         rng: Rng,
         subject: Subject,
         style: str | None,
-        drawn: list[Pixels],
+        pictures: list[Pixels],
         poses: list[Pose],
         code: str,
         name: str,
+        longest: float,
     ) -> Film:
         ground, said = choose_ground(rng)
         canvas = paint(ground, self.size)
-        frames = np.repeat(canvas[None], FRAMES, axis=0)
-        for frame, picture, pose in zip(frames, drawn, poses, strict=True):
+        frames = np.repeat(canvas[None], len(pictures), axis=0)
+        for frame, picture, pose in zip(frames, pictures, poses, strict=False):
             lay(frame, picture, ((0.5 + pose.x) * self.size, (0.5 + pose.y) * self.size), pose.alpha)
-        return Film(frames, caption(rng, subject, style, ground if said else None), (code,), name)
+        told = caption(rng, subject, style, ground if said else None)
+        return Film(frames, told, (code,), name, _told(poses, longest / self.size / STILL))
 
 
 def posed(sprite: Pixels, longest: float, pose: Pose) -> Pixels:
@@ -170,9 +185,21 @@ def lay(canvas: Pixels, drawn: Pixels, centre: tuple[float, float], alpha: float
         place[:] = (part[..., :3] + place * (1 - part[..., 3:] / 255) + 0.5).clip(0, 255).astype(np.uint8)
 
 
-def _moving(rng: Rng, motion: Motion, name: str) -> Subject:
+def _told(poses: list[Pose], scale: float) -> NDArray[np.float32]:
+    """(FRAMES, POSE) as `triptych.engine.poses` has them."""
+    angles = [2 * np.pi * pose.turn for pose in poses]
+    rows = [
+        (pose.x, pose.y, np.log2(pose.scale * scale), np.cos(angle), np.sin(angle), pose.alpha)
+        for pose, angle in zip(poses, angles, strict=True)
+    ]
+    return np.array(rows, np.float32)
+
+
+def _moving(rng: Rng, motion: Motion, name: str, fast: bool) -> Subject:
     said = motion.said[int(rng.integers(len(motion.said)))]
     if motion.bare and rng.random() < 0.3:
         bare = motion.bare[int(rng.integers(len(motion.bare)))].format(name)
+        bare = f"fast {bare}" if fast else bare
         return Subject(with_article(bare), bare, single=False)
+    said = f"{said} fast" if fast else said
     return Subject(said.format(with_article(name)), said.format(name), single=False)

@@ -29,7 +29,8 @@ class Pose:
 class Motion:
     """A path with its words: `said` of the thing's name with its article, `bare` of the name alone.
 
-    length: the longer side of the thing at scale 1, as a share of the frame. cycles: how often it may repeat in a loop.
+    length: the longer side of the thing at scale 1, as a share of the frame. cycles: how often it may repeat in a loop,
+    first as usual, then fast.
     """
 
     pose: Callable[[float], Pose]

@@ -14,6 +14,7 @@ from typing import Any, Final, final
 import numpy as np
 from numpy.typing import NDArray
 
+from triptych.media.audio import levelled
 from triptych.train.data import soundfonts
 from triptych.train.data.holdout import share
 from triptych.train.data.scores import FAST, GROOVES, MODES, SLOW, TONICS, Note, groove, mood, pattern
@@ -22,7 +23,7 @@ from triptych.train.data.words import with_article
 __all__ = ["RATE", "Sound", "Sounds", "build", "instruments", "trains"]
 
 Rng = np.random.Generator
-RATE, SECONDS = 32_000, 4.096
+RATE, SECONDS = 32_000, 8.192
 WITHHELD = 0.1  # share of the cells of instrument, key and pattern that training never hears
 MIX: Final[Mapping[str, float]] = {
     "note": 0.08, "chords": 0.17, "arpeggio": 0.17, "melody": 0.2, "scale": 0.08, "bass line": 0.06, "drums": 0.13,
@@ -30,7 +31,6 @@ MIX: Final[Mapping[str, float]] = {
 }  # fmt: skip
 BASSES: Final = ("double bass", "bass guitar", "slap bass", "synth bass", "tuba", "cello", "bassoon")
 TEMPI = (60, 180)  # beats a minute
-LEVEL, PEAK = 0.12, 0.95  # root of the mean square, and the most that any sample may be
 DRUMS = 9  # the channel
 
 
@@ -148,14 +148,6 @@ class Sounds:
             parts.append(np.frombuffer(player.generate(whole - place), np.float32).reshape(-1, 2).mean(1))
         player.sounds_off()
         return levelled(np.concatenate(parts))
-
-
-def levelled(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """At LEVEL on average where that leaves every sample within PEAK, else as loud as PEAK allows."""
-    loud, most = float(np.sqrt(np.mean(np.square(samples)))), float(np.abs(samples).max())
-    if most < 1e-6:
-        return samples
-    return np.asarray(samples * min(LEVEL / loud, PEAK / most), np.float32)
 
 
 def _said(rng: Rng, name: str, kind: str, tonic: str, mode: str, tempo: int) -> str:

@@ -1,0 +1,112 @@
+"""Batches of captioned pictures or sounds for training, the same for a step whenever it is asked for."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import Any, Protocol, final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["Batch", "Clip", "Film", "Scene", "heard", "moving", "seen", "stream"]
+
+
+class Scene(Protocol):
+    """One training example that is seen."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(*S, 3): (H, W, 3), or (T, H, W, 3) of one that moves."""
+        ...
+
+    @property
+    def caption(self) -> str: ...
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """What it shows."""
+        ...
+
+
+class Film(Scene, Protocol):
+    """One that moves."""
+
+    @property
+    def poses(self) -> NDArray[np.float32]:
+        """(T, POSE) where what it shows is."""
+        ...
+
+
+class Clip(Protocol):
+    """One training example that is heard."""
+
+    @property
+    def samples(self) -> NDArray[np.float32]:
+        """(N,) in [-1, 1]."""
+        ...
+
+    @property
+    def caption(self) -> str: ...
+
+    @property
+    def codes(self) -> tuple[str, ...]:
+        """What it is a sound of."""
+        ...
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Samples (B, c, *S) in [-1, 1], their captions, the codes of what each shows, and where it is, if it moves."""
+
+    samples: Tensor
+    captions: list[str]
+    codes: list[tuple[str, ...]]
+    poses: Tensor | None = None  # (B, T, POSE)
+
+
+@final
+class _Seeded(Dataset[Any]):
+    """Example number n is that of seed n."""
+
+    def __init__(self, example: Callable[[int], Any]) -> None:
+        self.example = example
+
+    def __getitem__(self, index: int) -> Any:
+        return self.example(index)
+
+
+def seen(scenes: Sequence[Scene]) -> Batch:
+    """Samples (B, 3, *S)."""
+    pixels = torch.from_numpy(np.stack([scene.pixels for scene in scenes])).movedim(-1, 1)
+    return Batch(pixels.float() / 127.5 - 1, [scene.caption for scene in scenes], [scene.codes for scene in scenes])
+
+
+def moving(films: Sequence[Film]) -> Batch:
+    """Samples (B, 3, T, H, W), and poses."""
+    return replace(seen(films), poses=torch.from_numpy(np.stack([film.poses for film in films])))
+
+
+def heard(clips: Sequence[Clip]) -> Batch:
+    """Samples (B, 1, N)."""
+    samples = torch.from_numpy(np.stack([clip.samples for clip in clips]))[:, None]
+    return Batch(samples, [clip.caption for clip in clips], [clip.codes for clip in clips])
+
+
+def stream(
+    example: Callable[[int], Any],
+    batch: int,
+    first: int,
+    workers: int = 1,
+    collate: Callable[[Sequence[Any]], Batch] = seen,
+) -> Iterator[Batch]:
+    """Endless batches from step `first` on: step n holds the examples of seeds n batch ... (n + 1) batch - 1.
+
+    workers: processes that make examples ahead; 0 makes them in this one.
+    """
+    seeds = (range(n * batch, (n + 1) * batch) for n in count(first))
+    loader = DataLoader(_Seeded(example), batch_sampler=seeds, num_workers=workers, collate_fn=collate)  # type: ignore[arg-type]
+    return iter(loader)
