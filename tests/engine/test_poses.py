@@ -21,10 +21,13 @@ def picture():
     return x
 
 
-def test_what_stays_where_it_is_is_left_as_it_is(picture):
-    found = laid(picture, backwards(still(1, 3)))
+def test_what_stays_where_it_is_is_left_as_it_is_but_for_its_edge(picture):
+    found = laid(picture + 0.3, backwards(still(1, 3)))
     assert found.shape == (1, 2, 3, 16, 16)
-    torch.testing.assert_close(found[:, :, 1], picture, atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[:, :, 1], picture + 0.3, atol=1e-5, rtol=0)
+    edged = picture.clone()
+    edged[..., 0, :] = 5
+    torch.testing.assert_close(laid(edged, backwards(still(1, 1)))[:, :, 0], picture, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize(
@@ -51,7 +54,7 @@ def test_what_is_half_as_large_is_half_as_far_from_the_middle():
     assert found[8, 8] == 1
 
 
-def test_what_fades_becomes_its_edges():
+def test_what_fades_becomes_its_corners():
     x = torch.full((1, 1, 8, 8), 0.5)
     x[..., 3:5, 3:5] = 1
     gone = laid(x, backwards(pose()), torch.zeros(1, 1))

@@ -40,24 +40,24 @@ def backwards(poses: Tensor) -> Tensor:
 def laid(x: Tensor, maps: Tensor, alpha: Tensor | None = None) -> Tensor:
     """Pictures (B, C, H, W), for each moment found by maps (B, T, 3, 3), to (B, C, T, H, W).
 
-    What is beyond a picture's edge is as its edge. alpha (B, T): how much of it is there; the rest is as its edges are
-    on average.
+    What lies beyond a picture is as its corners are on average, and so are its outermost places: latents know the edge
+    of what they encode, and the edge does not move. alpha (B, T): how much of it is there; the rest is as its corners.
     """
     batch, length = maps.shape[:2]
+    ground, inner = _ground(x), F.pad(x[..., 1:-1, 1:-1].float(), (1, 1, 1, 1))
+    apart = inner - F.pad(ground.expand_as(x[..., 1:-1, 1:-1]), (1, 1, 1, 1))
     grid = F.affine_grid(maps[:, :, :2].flatten(0, 1).float(), [batch * length, 1, *x.shape[2:]], align_corners=False)
-    every = x.float().repeat_interleave(length, 0)
-    found = F.grid_sample(every, grid, padding_mode="border", align_corners=False).reshape(batch, length, *x.shape[1:])
+    found = F.grid_sample(apart.repeat_interleave(length, 0), grid, align_corners=False)
+    found = found.reshape(batch, length, *x.shape[1:])
     if alpha is not None:
-        share = alpha.clamp(0, 1)[..., None, None, None]
-        found = found * share + _ground(x)[:, None] * (1 - share)
-    moved: Tensor = found.transpose(1, 2)
+        found = found * alpha.clamp(0, 1)[..., None, None, None]
+    moved: Tensor = (found + ground[:, None]).transpose(1, 2)
     return moved
 
 
 def _ground(x: Tensor) -> Tensor:
-    """(B, C, 1, 1) the mean along the edges."""
-    edges = [x[..., 0, :], x[..., -1, :], x[..., 0], x[..., -1]]
-    return torch.cat(edges, dim=-1).float().mean(-1)[..., None, None]
+    """(B, C, 1, 1) the mean of the four corners, one place in."""
+    return x[..., 1 :: x.shape[-2] - 3, 1 :: x.shape[-1] - 3].float().mean((-2, -1), keepdim=True)
 
 
 class Course(nn.Module):

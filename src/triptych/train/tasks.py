@@ -187,9 +187,10 @@ class CourseTask:
         course = self.modules.course
         assert batch.poses is not None, "a bank of what moves"
         assert course is not None, "a tower with a course"
-        cond = self.modules(*self._tokenise(batch.captions))
         seconds = (torch.arange(batch.poses.shape[1]) / self._rate).expand(batch.poses.shape[:2])
-        found: Tensor = course(cond.tokens, cond.mask, seconds)
+        with torch.autocast("cpu", torch.bfloat16):
+            cond = self.modules(*self._tokenise(batch.captions))
+            found: Tensor = course(cond.tokens, cond.mask, seconds)
         return (found - batch.poses).abs().mean() + NAMING * naming_loss(self.modules, cond, self._slots(batch.codes))
 
     def show(self, path: Path) -> None:

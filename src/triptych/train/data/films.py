@@ -39,7 +39,9 @@ TINTED, STYLED = 0.12, 0.2  # shares of the stills
 @final
 @dataclass(frozen=True, slots=True)
 class Film:
-    """A loop (FRAMES, size, size, 3), or none of it, its caption, the codes of what it shows, the motion, "" for its own.
+    """A loop (FRAMES, size, size, 3), or none of it, its caption, the codes of what it shows, and how it moves.
+
+    motion: one of MOTIONS, "" for an animated picture's own.
 
     poses: (FRAMES, POSE) where it is in every frame, its scale being 1 where it fills the frame as a single still does.
     """

@@ -158,7 +158,7 @@ def _said(rng: Rng, name: str, kind: str, tonic: str, mode: str, tempo: int) -> 
     moods = mood(mode, tempo)
     if moods and rng.random() < 0.4:
         words.append(_one(rng, moods))
-    beats = f"{tempo} bpm" if kind != "note" and rng.random() < 0.25 else ""
+    beats = f"{tempo} bpm" if kind != "note" and rng.random() < 0.35 else ""
     thing = {"note": "note", "chords": "chords", "bass line": "bass line"}.get(kind, kind)
     turn = rng.random()
     if turn < 0.3:
