@@ -1,10 +1,11 @@
-"""Draws the pictures of docs/mechanisms with the model that ships: python docs/pictures.py [NAME ...]."""
+"""Draws the pictures of docs with the models that ship: python docs/pictures.py [NAME ...]."""
 
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy
 import torch
 from PIL import Image
 from torch import Tensor
@@ -13,9 +14,12 @@ from triptych.engine.noise import SeededNoise
 from triptych.engine.path import Cosine, Straight, VarianceExploding
 from triptych.engine.samplers import Step
 from triptych.families import cards, load
+from triptych.media.audio import sounds as audio_sounds
 from triptych.media.image import pictures
-from triptych.media.sheet import grid
+from triptych.media.plot import plot
+from triptych.media.sheet import grid, sheet
 from triptych.media.trace import projected
+from triptych.media.video import Clip, encode
 from triptych.model import Model, decode, generate
 from triptych.types import Request
 
@@ -126,6 +130,41 @@ def flow_matching(model: Model) -> list[Row]:
     return rows
 
 
+CLIPS = (
+    "a snake flicking its tongue", "a heart beating", "a soccer ball rolling", "a rocket flying up",
+    "an apple bouncing", "a cat sliding to the left", "a bird moving in a circle", "zooming in on a cake",
+    "a blue butterfly spinning", "a ghost fading in", "a robot shaking", "a fish jumping",
+)  # fmt: skip
+SOUNDS = (
+    "slow piano in c major", "violin playing a c major arpeggio", "fast techno drum loop, 140 bpm",
+    "sad church organ chords in a minor", "trumpet melody in g major", "bass guitar bass line in e minor",
+    "a dog barking", "thunder", "a siren",
+)  # fmt: skip
+
+
+def clips() -> None:
+    """docs/pictures/mini-video.webp: clips side by side, moving."""
+    model = load(cards()["mini-video"], "cpu", "float32")
+    made = [decode(model, steps(model, prompt)[-1].x_t) for prompt in CLIPS]
+    frames = [
+        sheet([(prompt, pictures(x[:, :, n])[0]) for prompt, x in zip(CLIPS, made, strict=True)], columns=4)
+        for n in range(made[0].shape[2])
+    ]
+    clip = Clip(numpy.stack([numpy.asarray(frame) for frame in frames]), model.card.fields["fps"].default)
+    (FOLDER / "mini-video.webp").write_bytes(encode(clip, "image/webp", {}, quality=60))
+
+
+def sounds() -> None:
+    """docs/pictures/mini-audio.webp: waves and spectrograms."""
+    model = load(cards()["mini-audio"], "cpu", "float32")
+    cells = []
+    for prompt in SOUNDS:
+        x = decode(model, steps(model, prompt)[-1].x_t)
+        cells.append((prompt, plot(audio_sounds(x, model.card.axes[0].rate, x.shape[-1])[0], (360, 240))))
+    sheet(cells, columns=3).save(FOLDER / "mini-audio.webp", quality=80)
+
+
+OTHERS: dict[str, Callable[[], None]] = {"mini-video": clips, "mini-audio": sounds}
 PAGES: dict[str, Callable[[Model], list[Row]]] = {
     "forward-process": forward_process,
     "reverse-process": reverse_process,
@@ -139,8 +178,11 @@ PAGES: dict[str, Callable[[Model], list[Row]]] = {
 @torch.inference_mode()
 def main(names: list[str]) -> None:
     model = load(cards()["mini-image"], "cpu", "float32")
-    for name in names or PAGES:
-        grid(PAGES[name](model)).save(FOLDER / f"{name}.webp", quality=80)
+    for name in names or [*PAGES, *OTHERS]:
+        if name in OTHERS:
+            OTHERS[name]()
+        else:
+            grid(PAGES[name](model)).save(FOLDER / f"{name}.webp", quality=80)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ results are kept as until they are saved. GIF and WebP repeat for ever.
 
 import io
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,10 +42,12 @@ class _Container:
     pixels: str
     options: Mapping[str, str]
     even: bool = True  # whether the codec wants even sides
+    flags: Mapping[str, str] = field(default_factory=dict)  # of the container
 
 
+MOVIE = {"movflags": "+faststart+use_metadata_tags"}  # the index first, and tags of any name
 CONTAINERS = {
-    "video/mp4": _Container(".mp4", "libx264", "yuv420p", {"crf": "14", "preset": "medium"}),
+    "video/mp4": _Container(".mp4", "libx264", "yuv420p", {"crf": "14", "preset": "medium"}, flags=MOVIE),
     "video/webm": _Container(".webm", "libvpx-vp9", "yuv420p", {"crf": "18", "b": "0", "cpu-used": "2", "row-mt": "1"}),
     LOSSLESS: _Container(".mkv", "ffv1", "bgr0", {}, even=False),
 }
@@ -68,8 +70,8 @@ def clips(x: "Tensor", rate: float) -> list[Clip]:
     return [Clip(numpy.ascontiguousarray(numpy.moveaxis(one.numpy(), 0, -1)), rate) for one in pixels]
 
 
-def encode(clip: Clip, mime: str, recipe: Mapping[str, Any]) -> bytes:
-    """The clip as a file of this type."""
+def encode(clip: Clip, mime: str, recipe: Mapping[str, Any], quality: int = 90) -> bytes:
+    """The clip as a file of this type; quality: of WebP, up to 100."""
     if mime in CONTAINERS:
         return _contained(clip, CONTAINERS[mime], recipe)
     first, *rest = [Image.fromarray(frame) for frame in clip.frames]
@@ -78,7 +80,7 @@ def encode(clip: Clip, mime: str, recipe: Mapping[str, Any]) -> bytes:
     if mime == "image/gif":
         first.save(out, "GIF", comment=told, **timing)
     else:
-        first.save(out, "WEBP", quality=90, method=4, exif=exif(recipe), **timing)
+        first.save(out, "WEBP", quality=quality, method=4, exif=exif(recipe), **timing)
     return out.getvalue()
 
 
@@ -137,7 +139,7 @@ def _is_picture(data: bytes) -> bool:
 def _contained(clip: Clip, kind: _Container, recipe: Mapping[str, Any]) -> bytes:
     with TemporaryDirectory(prefix="triptych-") as folder:  # a file that begins with its index is written twice
         path = Path(folder) / f"clip{kind.suffix}"
-        with av.open(path, "w", options={"movflags": "+faststart+use_metadata_tags"}) as container:
+        with av.open(path, "w", options=dict(kind.flags)) as container:
             if recipe:
                 container.metadata[KEY] = to_text(recipe)
             stream = container.add_stream(kind.codec, rate=_fraction(clip.rate), options=dict(kind.options))

@@ -14,20 +14,24 @@ from torch.utils.data import DataLoader, Dataset
 __all__ = ["Batch", "Clip", "Film", "Scene", "heard", "moving", "seen", "stream"]
 
 
-class Scene(Protocol):
-    """One training example that is seen."""
-
-    @property
-    def pixels(self) -> NDArray[np.uint8]:
-        """(*S, 3): (H, W, 3), or (T, H, W, 3) of one that moves."""
-        ...
+class Example(Protocol):
+    """What one seed gives."""
 
     @property
     def caption(self) -> str: ...
 
     @property
     def codes(self) -> tuple[str, ...]:
-        """What it shows."""
+        """What it shows, or is a sound of."""
+        ...
+
+
+class Scene(Example, Protocol):
+    """An example that is seen."""
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """(*S, 3): (H, W, 3), or (T, H, W, 3) of one that moves."""
         ...
 
 
@@ -40,20 +44,12 @@ class Film(Scene, Protocol):
         ...
 
 
-class Clip(Protocol):
-    """One training example that is heard."""
+class Clip(Example, Protocol):
+    """An example that is heard."""
 
     @property
     def samples(self) -> NDArray[np.float32]:
         """(N,) in [-1, 1]."""
-        ...
-
-    @property
-    def caption(self) -> str: ...
-
-    @property
-    def codes(self) -> tuple[str, ...]:
-        """What it is a sound of."""
         ...
 
 
