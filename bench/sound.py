@@ -5,7 +5,7 @@
 DATA holds (or gets) the soundfonts of the training recipe and the judge's weights. Seeds are fixed. Measured:
 - the codec on held-out clips, beside a round trip through Opus at 64 kbit/s and what its scale alone loses: SI-SDR in
   decibels, the multi-resolution STFT distance (arXiv:1910.11480: convergence plus log magnitudes, three windows), and
-  the mean distance of logarithms of 80 mel bands;
+  the mean distance of logarithms of 80 mel bands; what lies 70 dB below full scale counts as silence;
 - `player`: 100 prompts of instruments, drum kits and effects; right if a judge, trained on renders of the same fonts,
   hears the player that was asked for. Its own accuracy on renders it never heard is the ceiling;
 - `key`: 60 prompts with a key; right if more of the sound lies in the notes of that key than of the eleven others;
@@ -40,6 +40,7 @@ from triptych.types import Request
 
 LENGTH = 131_072  # samples of a clip that is judged: 4.1 s
 HELD_OUT = 10_000_000  # the first seed that training never had
+SILENT = 3e-4  # the magnitude below which nothing is heard: 70 dB under a sine of amplitude 1
 PLAYERS = [name for table in instruments().values() for name in table]
 
 
@@ -87,7 +88,9 @@ def si_sdr(x: Tensor, y: Tensor) -> float:
 
 
 def stft(x: Tensor, window: int) -> Tensor:
-    return torch.stft(x.flatten(0, 1), window, window // 4, window=torch.hann_window(window), return_complex=True).abs()
+    """(B, bins, frames): a sine of amplitude 1 has about 1 in its bin."""
+    shape = torch.hann_window(window)
+    return torch.stft(x.flatten(0, 1), window, window // 4, window=shape, return_complex=True).abs() * (4 / window)
 
 
 def multi_resolution(x: Tensor, y: Tensor) -> float:
@@ -95,7 +98,7 @@ def multi_resolution(x: Tensor, y: Tensor) -> float:
     for window in (512, 1024, 2048):
         a, b = stft(x, window), stft(y, window)
         total += float(((a - b).flatten(1).norm(dim=1) / a.flatten(1).norm(dim=1)).mean())
-        total += float((a.clamp(min=1e-4).log() - b.clamp(min=1e-4).log()).abs().mean())
+        total += float((a.clamp(min=SILENT).log() - b.clamp(min=SILENT).log()).abs().mean())
     return total / 3
 
 
@@ -110,7 +113,7 @@ def mel_bands(bands: int, window: int) -> Tensor:
 
 def mel_distance(x: Tensor, y: Tensor) -> float:
     bands = mel_bands(80, 1024)
-    a, b = ((bands @ stft(one, 1024)).clamp(min=1e-4).log() for one in (x, y))
+    a, b = ((bands @ stft(one, 1024)).clamp(min=SILENT).log() for one in (x, y))
     return float((a - b).abs().mean())
 
 
