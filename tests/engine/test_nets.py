@@ -172,13 +172,13 @@ def test_the_table_is_not_trained():
 @pytest.mark.parametrize("rank", RANKS)
 def test_unfolding_is_the_inverse_of_folding(rank):
     x = torch.randn(2, 3, *[12] * rank)
-    assert fold(x, 4).shape == (2, 3 * 4**rank, *[3] * rank)
-    torch.testing.assert_close(unfold(fold(x, 4), 4, rank), x, rtol=0, atol=0)
+    assert fold(x, [4] * rank).shape == (2, 3 * 4**rank, *[3] * rank)
+    torch.testing.assert_close(unfold(fold(x, [4] * rank), [4] * rank), x, rtol=0, atol=0)
 
 
 def test_folding_in_two_axes_is_pixel_unshuffle():
     x = torch.randn(2, 3, 8, 12)
-    torch.testing.assert_close(fold(x, 4), torch.nn.functional.pixel_unshuffle(x, 4), rtol=0, atol=0)
+    torch.testing.assert_close(fold(x, (4, 4)), torch.nn.functional.pixel_unshuffle(x, 4), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("rank", RANKS)

@@ -1,5 +1,6 @@
 """Recipes are found, and a small one runs from nothing to weights that load: its own sprites, its own tokenizer."""
 
+from copy import deepcopy
 from functools import partial
 from itertools import repeat
 
@@ -11,12 +12,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 from triptych.engine.adapt import merge
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.poses import POSE, still
+from triptych.engine.pulse import WAVES
 from triptych.engine.text.words import Sketch
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.train.bank import NOTHING, Bank, encoded, means
 from triptych.train.batches import Batch, heard, stream
-from triptych.train.recipe import TABLE, export, find
+from triptych.train.recipe import TABLE, export, find, usual
 from triptych.train.sequences import Lengths, Windows, learned, prepare
 from triptych.train.tasks import CodecTask, CourseTask, DenoiserTask, SketchTask, SpectralTask
 
@@ -49,8 +51,9 @@ def tokenise(texts):
 
 def small_parts(along=False):
     torch.manual_seed(0)
-    course = {"heads": 2, "hidden": 16} if along else None
-    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH, course=course)
+    more = {"course": {"heads": 2, "hidden": 16}, "loops": {"slots": 2, "length": 9, "pictures": 2, "rank": 4}}
+    more = more if along else {}
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH, **more)
     tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))
     concat = 9 if along else 4
     sizes = {"blocks": 1, "embedding": 16, "tokens": 16, "vector": 16, "heads": 2, "concat": concat, "along": along}
@@ -150,17 +153,28 @@ def test_a_memory_gives_back_what_it_was_filled_with():
 
 def test_a_network_of_pictures_learns_sequences(tmp_path):
     parts = small_parts(along=True)
-    prepare(parts, 2)
+    stills = deepcopy(parts.tower).requires_grad_(False)
+    prepare(parts, 2, 2)
     frozen = {name: p.clone() for name, p in parts.modules().named_parameters() if not p.requires_grad}
     moving = torch.randn(20, 4, 1, 4, 4) * torch.linspace(-1, 1, 9).reshape(1, 1, 9, 1, 1)
     poses = still(20, 9).clone()
     poses[..., 0] = torch.linspace(-0.2, 0.2, 9)
     bank = Bank(moving.half(), ["a red disc"] * 20, torch.tensor([[0, NOTHING]] * 20), poses)
-    script = Batch(torch.empty(5, 0), ["a red disc"] * 5, [("disc",)] * 5, poses[:5])
-    first, last = falls(CourseTask(parts.tower, lambda first: repeat(script), ["disc"], tokenise, rate=12.0))
+    loops = torch.randn(2, 4, 9, 4, 4)
+    parts.tower.loops.remember(loops)
+    captions = ["a red disc", "a blue disc"] * 3  # the red one moves, the blue one moves by itself
+    own, codes = torch.tensor([False, True] * 3), [("disc",)] * 6
+    script = Batch(torch.empty(6, 0), captions, codes, poses[:6], own, ["a red disc"] * 6)
+    course = CourseTask(
+        parts.tower, lambda first: repeat(script), ["disc"], ["square", "disc"], tokenise, rate=12.0, stills=stills
+    )
+    first, last = falls(course, 120, 1e-2)
     assert last < 0.5 * first
+    sure = [float(parts.tower.loops(parts.tower(*tokenise([text])).vector, torch.zeros(1, 1))[1]) for text in captions[:2]]
+    assert sure[0] < 0.2 < 0.8 < sure[1]
     task = DenoiserTask(
-        parts.tower, parts.denoiser, bank, tokenise, batch=5, drop=0.1, view=Windows(4, (1, 2), 12.0, 0.5), words=False,
+        parts.tower, parts.denoiser, bank, tokenise, batch=5, drop=0.1, words=False,
+        view=Windows(4, (1, 2), 12.0, 0.5, parts.tower.loops),
         times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
     )  # fmt: skip
     first, last = falls(task)
@@ -184,6 +198,7 @@ class Tone:
         self.samples = (0.3 * np.sin(np.arange(2048) * (0.8 if high else 0.2))).astype(np.float32)
         self.caption = "a red disc" if high else "a blue square"
         self.codes = ("disc",) if high else ("square",)
+        self.pulse = 2.0 if high else 0.0
 
 
 def test_a_network_of_waves_learns(tmp_path):
@@ -197,18 +212,30 @@ def test_a_network_of_waves_learns(tmp_path):
     spectral.show(tmp_path / "codec.png")
     assert (tmp_path / "codec.png").stat().st_size > 200
 
-    sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 4), "memories": []}
-    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch)
+    sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 2), "memories": [{"window": (2,), "rank": 2}]}
+    pulse = {"heads": 2, "hidden": 16}
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch, pulse=pulse)
     network = mini.UNet(
         2, codec.channels, (16, 16), (False, True), blocks=1, embedding=16, tokens=16, vector=16, heads=2,
-        concat=codec.channels, scalars=["seconds"], rows=codec.rows,
+        concat=codec.channels + WAVES * codec.rows, scalars=["seconds"], rows=codec.rows,
     )  # fmt: skip
     parts = mini.Parts(tower, network, codec.eval().requires_grad_(False))
     batches = partial(stream, Tone, workers=0, collate=heard)
     bank = encoded(codec, batches, ["disc", "square"], 100, tmp_path / "bank.safetensors", 50)
     assert bank.latents.shape == (100, codec.channels, 8)
+    assert set(bank.pulses.tolist()) == {0.0, 2.0}
+    ground, [means] = usual(bank, 2, 2)
+    moments = bank.latents.float().reshape(100, codec.channels, 2, 4).mean(-1)
+    torch.testing.assert_close(ground, moments.mean(0))
+    torch.testing.assert_close(means[1], moments[bank.subjects[:, 0] == 1].mean(0))
+    tower.sketch.remember(ground, [means])
+    first, last = falls(SketchTask(tower, bank, tokenise, batch=8, drop=0.1), 120)
+    assert last < 0.6 * first
+    asked = tower(*tokenise(["a red disc", "a blue square"]))
+    rate = tower.pulse.rate(asked.tokens, asked.mask)
+    assert rate.tolist() == [pytest.approx(2.0, rel=0.1), 0.0]
     task = DenoiserTask(
-        parts.tower, parts.denoiser, bank, tokenise, batch=8, drop=0.1, view=Lengths((4, 8), 10.0),
+        parts.tower, parts.denoiser, bank, tokenise, batch=8, drop=0.1, view=Lengths((4, 8), 10.0, codec.rows),
         times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
     )  # fmt: skip
     first, last = falls(task)
@@ -216,12 +243,16 @@ def test_a_network_of_waves_learns(tmp_path):
 
 
 def test_what_is_told_is_as_long_as_what_is_made():
-    sketch = torch.randn(2, 3, 4)
-    cond = mini.in_length(Conditioning(concat=sketch), 6, 2.0)
-    torch.testing.assert_close(cond.concat[..., :4], sketch)
-    assert not cond.concat[..., 4:].any()
-    assert cond.scalars["seconds"].tolist() == [3.0, 3.0]
-    torch.testing.assert_close(mini.in_length(Conditioning(concat=sketch), 3, 2.0).concat, sketch[..., :3])
+    sketch, pulse = torch.randn(2, 6, 2), torch.tensor([1.0, 0.0])
+    cond = mini.in_length(Conditioning(concat=sketch), 11, 2.0, pulse, rows=3)
+    told = cond.concat.reshape(2, 2 + WAVES, 3, 11)
+    torch.testing.assert_close(told[:, :2].flatten(1, 2), mini.stretched(sketch, 11))
+    torch.testing.assert_close(told[..., :2, 0, 0], sketch[:, [0, 3], 0])
+    torch.testing.assert_close(told[..., :2, 0, 10], sketch[:, [0, 3], 1])  # held to the end
+    assert cond.scalars["seconds"].tolist() == [5.5, 5.5]
+    crest = told[0, 2, 0]
+    torch.testing.assert_close(crest, torch.tensor([1.0, -1] * 6)[:11])  # once a second, two latents a second
+    assert not told[1, 2:].any()
 
 
 def test_windows_say_when_they_begin_and_how_fast_they_go():

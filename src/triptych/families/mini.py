@@ -21,6 +21,7 @@ from triptych.engine.denoiser import NetworkDenoiser, flow_target
 from triptych.engine.nets.unet import UNet
 from triptych.engine.path import Straight
 from triptych.engine.poses import backwards, laid
+from triptych.engine.pulse import waves
 from triptych.engine.text.words import WordTower
 from triptych.errors import InvalidField, WeightsError, WeightsMismatch
 from triptych.families import cards
@@ -128,13 +129,15 @@ class SequenceEncoder:
         assert tower.course is not None, "a tower for sequences foretells a course"
         assert cond.tokens is not None, "a word tower gives tokens"
         assert cond.mask is not None, "a word tower gives a mask"
-        return in_sequence(cond, rate, tower.course(cond.tokens, cond.mask, seconds), first)
+        assert cond.vector is not None, "a word tower gives a vector"
+        own = None if tower.loops is None else tower.loops(cond.vector, seconds)
+        return in_sequence(cond, rate, tower.course(cond.tokens, cond.mask, seconds), own, first)
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class LengthEncoder:
-    """A prompt and how long it shall last to what a network of one axis, time, is told."""
+    """A prompt and how long it shall last to what a network of one axis, time, is told: its sketch and its pulse."""
 
     single: WordEncoder
     codec: Codec
@@ -144,21 +147,42 @@ class LengthEncoder:
     def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
         """Raises InvalidField where the prompt has more tokens than the tower."""
         _, length = latent_shape(self.codec, self.card.lengths(request))
-        return in_length(self.single(request, prompt), length, self.card.axes[0].rate / self.codec.scale_factor[0])
+        cond, pulse = self.single(request, prompt), self.single.tower.pulse
+        assert pulse is not None, "a tower for sounds foretells a pulse"
+        assert cond.tokens is not None, "a word tower gives tokens"
+        assert cond.mask is not None, "a word tower gives a mask"
+        rows = self.card.settings["network"]["rows"]
+        rate = self.card.axes[0].rate / self.codec.scale_factor[0]
+        return in_length(cond, length, rate, pulse.rate(cond.tokens, cond.mask), rows)
 
 
-def in_length(cond: Conditioning, length: int, rate: float) -> Conditioning:
-    """What is told of so many latents, `rate` of them a second: the sketch as far as it goes, then nothing."""
+def in_length(cond: Conditioning, length: int, rate: float, pulse: Tensor, rows: int) -> Conditioning:
+    """What is told of so many latents, `rate` of them a second: under every row of them the sketch, which stays as it
+    is at its end, and the waves of the pulse.
+
+    pulse: (B,) beats a second, 0 for none.
+    """
     assert cond.concat is not None, "a word tower gives a sketch"
-    sketch = cond.concat.detach()[..., :length]
-    seconds = torch.full((len(sketch),), length / rate, device=sketch.device)
-    return replace(cond, concat=pad(sketch, (0, length - sketch.shape[-1])), scalars={"seconds": seconds})
+    sketch = stretched(cond.concat.detach(), length).unflatten(1, (-1, rows))
+    beats = waves(pulse, torch.arange(length, device=pulse.device) / rate)[:, :, None].expand(-1, -1, rows, -1)
+    told = torch.cat([sketch, beats.to(sketch.dtype)], dim=1).flatten(1, 2)
+    return replace(cond, concat=told, scalars={"seconds": torch.full((len(told),), length / rate, device=told.device)})
+
+
+STEP = 4  # latents, each step of a sketch along time
+
+
+def stretched(sketch: Tensor, length: int) -> Tensor:
+    """(B, C, N) to (B, C, length): a step of the sketch lasts STEP latents, the last of them for good."""
+    fine = interpolate(sketch, scale_factor=STEP, mode="linear")[..., :length]
+    return pad(fine, (0, length - fine.shape[-1]), mode="replicate")
 
 
 def in_sequence(
     cond: Conditioning,
     rate: Tensor,
     poses: Tensor,
+    own: tuple[Tensor, Tensor] | None = None,
     first: Tensor | None = None,
     start: Tensor | None = None,
     shown: Tensor | None = None,
@@ -166,8 +190,8 @@ def in_sequence(
     """What single latents are told, for sequences: stacked under every member are the sketch where it is by then, the
     first member's latents, moved on likewise, where they are shown, and a channel that says whether they are.
 
-    rate: (B,) members a second; poses: (B, T, POSE); first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first
-    is shown, all unless told.
+    rate: (B,) members a second; poses: (B, T, POSE); own: what of it moves by itself (B, C, T, *S), and how surely it
+    does (B,); first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first is shown, all unless told.
     """
     assert cond.concat is not None, "a word tower gives a sketch"
     sketch = cond.concat.detach()
@@ -178,6 +202,11 @@ def in_sequence(
     share = (first.new_ones(len(first)) if shown is None else shown.to(first)).reshape(-1, *[1] * first.ndim)
     maps = backwards(poses.float())
     moving = laid(sketch, maps, poses[..., -1])
+    if own is not None:
+        loops, sure = own[0].detach().to(moving), own[1].detach().to(moving)
+        if loops.shape != moving.shape:
+            loops = interpolate(loops, moving.shape[2:], mode="trilinear")
+        moving = torch.lerp(moving, loops, sure.reshape(-1, *[1] * (moving.ndim - 1)))
     following = laid(first, torch.linalg.inv(maps[:, :1]) @ maps) * share
     known = share.expand(len(first), 1, *moving.shape[2:])
     scalars = {"rate": rate} if start is None else {"rate": rate, "start": start}

@@ -43,6 +43,16 @@ class Film(Scene, Protocol):
         """(T, POSE) where what it shows is."""
         ...
 
+    @property
+    def motion(self) -> str:
+        """What it was made to do, "" where it moves by itself."""
+        ...
+
+    @property
+    def still(self) -> str:
+        """What one would say of a still of it."""
+        ...
+
 
 class Clip(Example, Protocol):
     """An example that is heard."""
@@ -52,16 +62,28 @@ class Clip(Example, Protocol):
         """(N,) in [-1, 1]."""
         ...
 
+    @property
+    def pulse(self) -> float:
+        """How many beats a second it has, 0 for none."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Samples (B, c, *S) in [-1, 1], their captions, the codes of what each shows, and where it is, if it moves."""
+    """Samples (B, c, *S) in [-1, 1], their captions, and the codes of what each shows.
+
+    Of what moves: poses (B, T, POSE), where it is; own (B,), whether it moves by itself; stills, what one would say of
+    stills of it. Of what is heard: pulses (B,), beats a second.
+    """
 
     samples: Tensor
     captions: list[str]
     codes: list[tuple[str, ...]]
-    poses: Tensor | None = None  # (B, T, POSE)
+    poses: Tensor | None = None
+    own: Tensor | None = None
+    stills: Sequence[str] = ()
+    pulses: Tensor | None = None
 
 
 @final
@@ -82,14 +104,17 @@ def seen(scenes: Sequence[Scene]) -> Batch:
 
 
 def moving(films: Sequence[Film]) -> Batch:
-    """Samples (B, 3, T, H, W), and poses."""
-    return replace(seen(films), poses=torch.from_numpy(np.stack([film.poses for film in films])))
+    """Samples (B, 3, T, H, W), and what goes with them."""
+    poses = torch.from_numpy(np.stack([film.poses for film in films]))
+    own = torch.tensor([not film.motion for film in films])
+    return replace(seen(films), poses=poses, own=own, stills=[film.still for film in films])
 
 
 def heard(clips: Sequence[Clip]) -> Batch:
-    """Samples (B, 1, N)."""
+    """Samples (B, 1, N), and pulses."""
     samples = torch.from_numpy(np.stack([clip.samples for clip in clips]))[:, None]
-    return Batch(samples, [clip.caption for clip in clips], [clip.codes for clip in clips])
+    pulses = torch.tensor([clip.pulse for clip in clips])
+    return Batch(samples, [clip.caption for clip in clips], [clip.codes for clip in clips], pulses=pulses)
 
 
 def stream(

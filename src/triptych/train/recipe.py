@@ -2,13 +2,16 @@
 
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.nn.functional import avg_pool1d
 
 from triptych.engine.adapt import adapt
 from triptych.engine.codec import Each
@@ -108,17 +111,22 @@ def _films(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainPr
     batches = partial(stream, drawn.film, workers=recipe["data"]["workers"], collate=moving)
     things, codec = sorted(drawn.repertoire.trained), Each(parts.codec)
     bank = encoded(codec, batches, things, recipe["bank"]["scenes"], folder / "bank.safetensors", FILMS_AT_ONCE)
-    prepare(parts, settings["rank"])
+    loops = parts.tower.loops
+    assert loops is not None, "a tower with loops"
+    loops.remember(_loops(codec, drawn, folder / "loops.safetensors"))
+    stills = deepcopy(parts.tower).requires_grad_(False)
+    prepare(parts, recipe["course"]["rank"], settings["rank"])
     vocabulary, stepping = mini.words(card), _stepping(recipe["course"])
     written = partial(stream, drawn.script, stepping.batch, workers=1, collate=moving)
-    course = CourseTask(parts.tower, written, things, vocabulary, rate=RATE)
+    course = CourseTask(parts.tower, written, things, drawn.native, vocabulary, rate=RATE, stills=stills)
     yield from fit("course", course, stepping, folder / "course")
     encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card)
     model = Model(card, encoder, parts.denoiser, codec, shown=True)
     show = partial(_show_films, model, recipe["show"])
-    view = Windows(settings["window"], tuple(settings["strides"]), RATE, settings["first"])
+    view = Windows(settings["window"], tuple(settings["strides"]), RATE, settings["first"], loops)
     yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view, words=False)
-    export(learned(_told_and_drawn(parts)), folder / card.settings["weights"])
+    kept = {f"tower.loops.{name}": value for name, value in loops.named_buffers()}
+    export(learned(_told_and_drawn(parts)) | kept, folder / card.settings["weights"])
 
 
 def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainProgress]:
@@ -137,7 +145,10 @@ def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainP
     _settled(parts)
     things = [name for table in sounds.instruments().values() for name in table]
     bank = encoded(parts.codec, batches, things, recipe["bank"]["clips"], folder / "bank.safetensors", CLIPS_AT_ONCE)
-    adapt(parts.tower, settings["rank"], ("sketch",))
+    sketch = parts.tower.sketch
+    if not (folder / "sketch" / "checkpoint.safetensors").exists():
+        sketch.remember(*usual(bank, len(things), sketch.grid[-1]))
+    adapt(parts.tower, settings["rank"], ("sketch", "pulse"))
     vocabulary = mini.words(card)
     yield from _sketch(recipe["sketch"], parts, bank, vocabulary, folder / "sketch")
     model = Model(
@@ -147,10 +158,12 @@ def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainP
         parts.codec,
     )
     show = partial(_show_sounds, model, recipe["show"])
-    view = Lengths(tuple(settings["lengths"]), sounds.RATE / parts.codec.scale_factor[0])
+    rows = card.settings["network"]["rows"]
+    view = Lengths(tuple(settings["lengths"]), sounds.RATE / parts.codec.scale_factor[0], rows)
     yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view)
-    codec = {f"codec.{name}": value for name, value in parts.codec.state_dict().items()}
-    export(learned(_told_and_drawn(parts)) | codec, folder / card.settings["weights"])
+    kept = {f"codec.{name}": value for name, value in parts.codec.state_dict().items()}
+    kept |= {f"tower.sketch.{name}": value for name, value in sketch.named_buffers()}
+    export(learned(_told_and_drawn(parts)) | kept, folder / card.settings["weights"])
 
 
 FILMS_AT_ONCE, CLIPS_AT_ONCE = 8, 25  # encoded together
@@ -158,6 +171,26 @@ FILMS_AT_ONCE, CLIPS_AT_ONCE = 8, 25  # encoded together
 
 def _told_and_drawn(parts: mini.Parts) -> nn.ModuleDict:
     return nn.ModuleDict({"tower": parts.tower, "network": parts.network})
+
+
+def _loops(codec: Each, drawn: films.Films, path: Path) -> list[Tensor]:
+    """The latents (C, T, *S) of every animated picture on white, encoded once."""
+    if not path.exists():
+        portraits = stream(drawn.portrait, FILMS_AT_ONCE, 0, workers=2, collate=moving)
+        count = -(-len(drawn.native) // FILMS_AT_ONCE)
+        with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+            found = [codec.encode(batch.samples).half() for batch in islice(portraits, count)]
+        save_file({"loops": torch.cat(found)[: len(drawn.native)].contiguous()}, path)
+    return list(load_file(path)["loops"])
+
+
+def usual(bank: Bank, things: int, length: int) -> tuple[Tensor, list[Tensor]]:
+    """Of a bank of sounds the mean latents (C, length), each the mean of STEP moments; and those of each thing."""
+    moments = avg_pool1d(bank.latents.float(), mini.STEP)[..., :length]
+    owner, total = bank.subjects[:, 0], torch.zeros(things, *moments.shape[1:])
+    total.index_add_(0, owner, moments)
+    counts = torch.bincount(owner, minlength=things).clamp(min=1)
+    return moments.mean(0), [total / counts[:, None, None]]
 
 
 def _settled(parts: mini.Parts) -> None:

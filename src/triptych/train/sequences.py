@@ -8,21 +8,24 @@ from torch import Tensor, nn
 
 from triptych.engine.adapt import adapt, changes
 from triptych.engine.conditioning import Conditioning
+from triptych.engine.loops import Loops
 from triptych.families.mini import Parts, in_length, in_sequence
 from triptych.train.bank import Encoded
 
 __all__ = ["Lengths", "Windows", "learned", "prepare"]
 
 WHOLE = ("along", "place", "enter")  # parts of the network that are trained as they are
-MEMORY = ("keys", "memories", "enter", "leave")  # parts of the sketch that stay
+TELLING = ("enter", "layers", "norm")  # parts of the tower that learn new words
 
 
-def prepare(parts: Parts, rank: int) -> None:
-    """Freezes what stays: the codec, the memory, and of the network all but changes of this rank and what is new."""
+def prepare(parts: Parts, told: int, drawn: int) -> None:
+    """Freezes what stays: the codec, the sketch, and all but what is new and changes of rank `told` in the tower,
+    `drawn` in the network."""
     parts.codec.requires_grad_(False)
-    for name, parameter in parts.tower.sketch.named_parameters():
-        parameter.requires_grad_(name.split(".")[0] not in MEMORY)
-    adapt(parts.network, rank, WHOLE)
+    parts.tower.sketch.requires_grad_(False)
+    for name in TELLING:
+        adapt(getattr(parts.tower, name), told)
+    adapt(parts.network, drawn, WHOLE)
 
 
 def learned(modules: nn.Module) -> dict[str, Tensor]:
@@ -46,13 +49,18 @@ class Windows:
     strides: tuple[int, ...]
     rate: float  # members a second in the bank
     first: float
+    loops: Loops | None = None  # those of the tower that gives the conditioning
 
     def __call__(self, cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         """x_0 (B, C, T, *S) to (B, C, length, *S)."""
         assert batch.poses is not None, "a bank of what moves"
+        assert cond.vector is not None, "a word tower gives a vector"
         x_0, poses, start, rate = self.taken(batch.x_0, batch.poses, generator)
         shown = torch.rand(len(x_0), generator=generator) < self.first
-        return x_0, in_sequence(cond, rate, poses, x_0[:, :, 0], start, shown)
+        seconds = start[:, None] + torch.arange(self.length) / rate[:, None]
+        with torch.no_grad():
+            own = None if self.loops is None else self.loops(cond.vector, seconds)
+        return x_0, in_sequence(cond, rate, poses, own, x_0[:, :, 0], start, shown)
 
     def taken(self, x: Tensor, poses: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(B, C, T, *S) to (B, C, length, *S), the poses of those members, when each window starts (B,), in seconds,
@@ -77,8 +85,10 @@ class Lengths:
 
     lengths: tuple[int, ...]
     rate: float  # latents a second
+    rows: int  # of a latent
 
     def __call__(self, cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         """x_0 (B, C, T) to (B, C, one of lengths)."""
         length = self.lengths[int(torch.randint(len(self.lengths), (), generator=generator))]
-        return batch.x_0[..., :length], in_length(cond, length, self.rate)
+        assert batch.pulses is not None, "a bank of sounds"
+        return batch.x_0[..., :length], in_length(cond, length, self.rate, batch.pulses, self.rows)

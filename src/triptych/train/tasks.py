@@ -15,7 +15,9 @@ from triptych.engine.codecs.folded import Folded
 from triptych.engine.codecs.spectral import Spectral
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, broadcast
+from triptych.engine.pulse import Pulse
 from triptych.engine.text.words import WordTower
+from triptych.families.mini import STEP
 from triptych.train.bank import NOTHING, Bank, Encoded, slots
 from triptych.train.batches import Batch
 
@@ -140,10 +142,28 @@ NAMING = 0.2  # weight of the cross-entropy beside the squared error
 
 
 def sketch_loss(tower: WordTower, cond: Conditioning, batch: Encoded) -> Tensor:
-    """E[x_0 | caption] by regression, as far as the sketch reaches; and which things the caption names."""
+    """E[x_0 | caption] by regression, as far as the sketch reaches; and which things the caption names; and where the
+    tower foretells one, the pulse."""
     assert cond.concat is not None, "a word tower gives a sketch"
-    error = F.mse_loss(cond.concat.float(), batch.x_0[..., : cond.concat.shape[-1]])
-    return error + NAMING * naming_loss(tower, cond, batch.subjects)
+    sketch, x_0 = cond.concat.float(), batch.x_0
+    if tower.pulse is not None:
+        x_0 = F.avg_pool1d(x_0, STEP)[..., : sketch.shape[-1]]
+    error = F.mse_loss(sketch, x_0) + NAMING * naming_loss(tower, cond, batch.subjects)
+    return error if tower.pulse is None else error + pulse_loss(tower.pulse, cond, batch.pulses)
+
+
+def pulse_loss(pulse: Pulse, cond: Conditioning, beats: Tensor | None) -> Tensor:
+    """The absolute error of the logarithm of the rate, in octaves, where there is one; and whether there is one.
+
+    beats: (B,) times a second, 0 for none.
+    """
+    assert cond.tokens is not None, "a word tower gives tokens"
+    assert cond.mask is not None, "a word tower gives a mask"
+    assert beats is not None, "a bank of sounds"
+    rate, odds = pulse(cond.tokens, cond.mask)
+    there = (beats > 0).float()
+    apart = (rate - beats.clamp(min=0.1).log2()).abs() * there
+    return apart.sum() / there.sum().clamp(min=1) + F.binary_cross_entropy_with_logits(odds, there)
 
 
 def naming_loss(tower: WordTower, cond: Conditioning, subjects: Tensor) -> Tensor:
@@ -164,34 +184,50 @@ def emptied(batch: Encoded, share: float, generator: torch.Generator) -> Encoded
 
 @final
 class CourseTask:
-    """The tower alone, for what moves: which things a caption names, and where they go."""
+    """The tower alone, for what moves: which things a caption names, whether they move by themselves, and where they
+    go if not; the sketch stays what it was for stills."""
 
     def __init__(
         self,
         tower: WordTower,
         scripts: Callable[[int], Iterator[Batch]],
         things: Sequence[str],
+        loops: Sequence[str],
         tokenise: Tokenise,
         *,
         rate: float,
+        stills: WordTower,
     ) -> None:
-        """scripts: batches, from a step on, of captions and poses; things: the codes that have a slot in the memory, in
-        order; rate: poses a second."""
+        """scripts: batches, from a step on, of captions and poses; things, loops: the codes that have a slot in the
+        memory, and in that of loops, in order; rate: poses a second; stills: the tower whose sketches are kept."""
         self.modules, self._scripts, self._tokenise, self._rate = tower, scripts, tokenise, rate
-        self._slots = slots(things)
+        self._slots, self._loops, self._stills = slots(things), {code: n for n, code in enumerate(loops)}, stills
 
     def batches(self, first: int) -> Iterator[Batch]:
         return self._scripts(first)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        course = self.modules.course
+        course, loops = self.modules.course, self.modules.loops
         assert batch.poses is not None, "a bank of what moves"
         assert course is not None, "a tower with a course"
+        assert loops is not None, "a tower with loops"
         seconds = (torch.arange(batch.poses.shape[1]) / self._rate).expand(batch.poses.shape[:2])
         with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                stills = self._stills(*self._tokenise(list(batch.stills))).concat.float()
             cond = self.modules(*self._tokenise(batch.captions))
             found: Tensor = course(cond.tokens, cond.mask, seconds)
-        return (found - batch.poses).abs().mean() + NAMING * naming_loss(self.modules, cond, self._slots(batch.codes))
+            recalled = loops.scores(cond.vector).float()
+        moved = (found - batch.poses).abs().mean() + F.mse_loss(cond.concat.float(), stills)
+        named = naming_loss(self.modules, cond, self._slots(batch.codes))
+        return moved + NAMING * (named + F.cross_entropy(recalled, self._recalled(batch)))
+
+    def _recalled(self, batch: Batch) -> Tensor:
+        """(B,) the slot of the loop that each film is, the last where it does not move by itself."""
+        assert batch.own is not None, "films say whether they move by themselves"
+        nothing = len(self._loops)
+        pairs = zip(batch.codes, batch.own.tolist(), strict=True)
+        return torch.tensor([self._loops[code] if own else nothing for (code,), own in pairs])
 
     def show(self, path: Path) -> None:
         """Nothing to see yet."""

@@ -100,7 +100,7 @@ class UNet(nn.Module):
     and of any length, along which lie the members of a sequence; the conditioning's scalars say how many there are a
     second (`rate`), and when the first of them is (`start`, in seconds; 0 unless told). scalars: which others of them
     join the time embedding, all in seconds. rows: latents (B, channels, *S) have one more axis, folded into their
-    channels: rank counts it, and so do channels and concat.
+    channels: rank counts it, and so do channels and concat; each of these rows has a learned place of its own.
     """
 
     def __init__(
@@ -130,6 +130,7 @@ class UNet(nn.Module):
             zeroed(self.place.layers[2])
         self.vector = nn.Linear(vector, embedding)
         self.enter = conv(channels + concat, widths[0], 3, padding=1)
+        self.row = nn.Parameter(torch.zeros(widths[0], rows, *[1] * (rank - 1))) if rows > 1 else None
 
         def level(index: int) -> Level:
             return Level(rank, widths[index], blocks, embedding, tokens if attend[index] else None, heads, along)
@@ -167,6 +168,8 @@ class UNet(nn.Module):
     def _walk(self, x: Tensor, embedding: Tensor, cond: Conditioning, length: int) -> Tensor:
         """Down the U and up again; x (B * length, channels + concat, *S)."""
         h = self.enter(x)
+        if self.row is not None:
+            h = h + self.row
         skips = []
         for index, level in enumerate(self.down):
             h = level(h, embedding, cond, length)

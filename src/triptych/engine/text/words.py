@@ -14,8 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from triptych.engine.conditioning import Conditioning
+from triptych.engine.loops import Loops
 from triptych.engine.nets.attention import attention
 from triptych.engine.poses import Course
+from triptych.engine.pulse import Pulse
 
 __all__ = ["WordTower"]
 
@@ -134,8 +136,11 @@ class WordTower(nn.Module):
         length: int,
         sketch: Mapping[str, Any],
         course: Mapping[str, Any] | None = None,
+        loops: Mapping[str, Any] | None = None,
+        pulse: Mapping[str, Any] | None = None,
     ) -> None:
-        """length: the most tokens; sketch, course: what `Sketch` and `Course` take beside the width."""
+        """length: the most tokens; sketch, course, loops, pulse: what `Sketch`, `Course`, `Loops` and `Pulse` take beside
+        the width, of a tower that has them."""
         super().__init__()
         self.table = nn.Buffer(torch.zeros(words, features, dtype=torch.int8))
         self.scale = nn.Buffer(torch.ones(words, 1))
@@ -145,6 +150,8 @@ class WordTower(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.sketch = Sketch(width, **sketch)
         self.course = None if course is None else Course(width, **course)
+        self.loops = None if loops is None else Loops(width, self.sketch.grid, **loops)
+        self.pulse = None if pulse is None else Pulse(width, **pulse)
 
     @property
     def length(self) -> int:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from triptych.train.data import clips, sprites
-from triptych.train.data.captions import Subject, caption
+from triptych.train.data.captions import Ground, Subject, caption
 from triptych.train.data.casting import Repertoire, choose_style, usual
 from triptych.train.data.clips import FRAMES, Clips
 from triptych.train.data.composition import TINTS, Pixels, fitted, paint, tinted
@@ -31,7 +31,7 @@ NATIVE = 0.5  # share of films that are animated pictures
 SAID = 0.6  # share of animated pictures whose caption says what moves, where that is known
 ANIMATED = 0.25  # share of the others whose caption says "animated"
 MOTION_NAMES: Final = tuple(MOTIONS)
-FILLED = (0.84, 0.96)  # of the frame, by an animated picture
+FILLED = 0.9  # of the frame, by an animated picture
 STILL = 0.86  # of the frame, by a single still
 TINTED, STYLED = 0.12, 0.2  # shares of the stills
 
@@ -41,15 +41,15 @@ TINTED, STYLED = 0.12, 0.2  # shares of the stills
 class Film:
     """A loop (FRAMES, size, size, 3), or none of it, its caption, the codes of what it shows, and how it moves.
 
-    motion: one of MOTIONS, "" for an animated picture's own.
-
-    poses: (FRAMES, POSE) where it is in every frame, its scale being 1 where it fills the frame as a single still does.
+    motion: one of MOTIONS, "" for an animated picture's own. still: what one would say of a still of it. poses: (FRAMES, POSE)
+    where it is in every frame, its scale being 1 where it fills the frame as a single still does.
     """
 
     pixels: NDArray[np.uint8]
     caption: str
     codes: tuple[str, ...]
     motion: str
+    still: str
     poses: NDArray[np.float32]
 
 
@@ -93,6 +93,21 @@ class Films:
         """The film of a seed with no frame drawn: what is said of it and where things are, a hundred times as fast."""
         return self._made(seed, drawn=False)
 
+    def portrait(self, seed: int) -> Film:
+        """One animated picture on white, of each that is trained on in turn."""
+        code = self.native[seed % len(self.native)]
+        whole, longest = (0, 0, sprites.SIDE, sprites.SIDE), self.size * FILLED
+        pictures = [fitted(frame, whole, round(longest)) for frame in self.clips.pixels[self._rows[code]]]
+        name = self.repertoire.art.concepts[code].label
+        frames = self._painted(Ground("plain", "white"), pictures, [Pose()] * FRAMES)
+        return Film(frames, name, (code,), "", name, _told([Pose()] * FRAMES, longest / self.size / STILL))
+
+    def _painted(self, ground: Ground, pictures: list[Pixels], poses: list[Pose]) -> NDArray[np.uint8]:
+        frames = np.repeat(paint(ground, self.size)[None], len(pictures), axis=0)
+        for frame, picture, pose in zip(frames, pictures, poses, strict=False):
+            lay(frame, picture, ((0.5 + pose.x) * self.size, (0.5 + pose.y) * self.size), pose.alpha)
+        return frames
+
     def _made(self, seed: int, drawn: bool) -> Film:
         rng = np.random.default_rng(seed)
         native = rng.random() < NATIVE if self._motion is None else not self._motion
@@ -120,14 +135,11 @@ class Films:
         else:
             subject = Subject(with_article(name), name)
         frames = self.clips.pixels[self._rows[concept.code]]
-        longest = self.size * rng.uniform(*FILLED)
-        shift = rng.uniform(-0.02, 0.02, 2)
-        first = int(rng.integers(FRAMES)) if rng.random() < 0.3 else 0
         whole = (0, 0, sprites.SIDE, sprites.SIDE)
-        order = [(first + n) % FRAMES for n in range(FRAMES if drawn else 0)]
-        pictures = [fitted(frames[n], whole, round(longest)) for n in order]
-        poses = [Pose(float(shift[0]), float(shift[1]))] * FRAMES
-        return self._film(rng, subject, None, pictures, poses, concept.code, "", longest)
+        longest = self.size * FILLED
+        pictures = [fitted(frame, whole, round(longest)) for frame in frames if drawn]
+        said = Said(subject, name, None, concept.code, "")
+        return self._film(rng, said, pictures, [Pose()] * FRAMES, longest)
 
     def _moved(self, rng: Rng, concept: Concept, name: str, drawn: bool) -> Film:
         motion = MOTIONS[name]
@@ -143,27 +155,29 @@ class Films:
         poses = [motion.pose(n * cycles / FRAMES % 1) for n in range(FRAMES)]
         longest = self.size * motion.length * rng.uniform(0.9, 1.1)
         pictures = [posed(pixels, longest, pose) for pose in poses if drawn]
-        subject = _moving(rng, motion, f"{colour} {called}".strip(), cycles > motion.cycles[0])
-        return self._film(rng, subject, style if said else None, pictures, poses, concept.code, name, longest)
+        called = f"{colour} {called}".strip()
+        subject = _moving(rng, motion, called, cycles > motion.cycles[0])
+        told = Said(subject, called, style if said else None, concept.code, name)
+        return self._film(rng, told, pictures, poses, longest)
 
-    def _film(
-        self,
-        rng: Rng,
-        subject: Subject,
-        style: str | None,
-        pictures: list[Pixels],
-        poses: list[Pose],
-        code: str,
-        name: str,
-        longest: float,
-    ) -> Film:
-        ground, said = choose_ground(rng)
-        canvas = paint(ground, self.size)
-        frames = np.repeat(canvas[None], len(pictures), axis=0)
-        for frame, picture, pose in zip(frames, pictures, poses, strict=False):
-            lay(frame, picture, ((0.5 + pose.x) * self.size, (0.5 + pose.y) * self.size), pose.alpha)
-        told = caption(rng, subject, style, ground if said else None)
-        return Film(frames, told, (code,), name, _told(poses, longest / self.size / STILL))
+    def _film(self, rng: Rng, said: "Said", pictures: list[Pixels], poses: list[Pose], longest: float) -> Film:
+        ground, spoken = choose_ground(rng)
+        frames = self._painted(ground, pictures, poses)
+        told = caption(rng, said.subject, said.style, ground if spoken else None)
+        still = caption(rng, Subject(with_article(said.name), said.name), said.style, ground if spoken else None)
+        return Film(frames, told, (said.code,), said.motion, still, _told(poses, longest / self.size / STILL))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What there is to say of a film: its subject with what it does, the name alone, its style where that is said."""
+
+    subject: Subject
+    name: str
+    style: str | None
+    code: str
+    motion: str
 
 
 def posed(sprite: Pixels, longest: float, pose: Pose) -> Pixels:

@@ -52,6 +52,11 @@ class Sound:
         """What it is a sound of."""
         return (self.player,)
 
+    @property
+    def pulse(self) -> float:
+        """Beats a second, 0 for none: a single note has no beat, whatever its tempo."""
+        return 0.0 if self.kind == "note" else self.tempo / 60
+
 
 def build(folder: Path) -> None:
     """Fetches the soundfonts into `folder` where they are not there yet."""
