@@ -170,7 +170,8 @@ def test_a_network_of_pictures_learns_sequences(tmp_path):
     )
     first, last = falls(course, 120, 1e-2)
     assert last < 0.5 * first
-    sure = [float(parts.tower.loops(parts.tower(*tokenise([text])).vector, torch.zeros(1, 1))[1]) for text in captions[:2]]
+    with torch.no_grad():
+        _, sure = parts.tower.loops(parts.tower(*tokenise(captions[:2])).vector, torch.zeros(2, 1))
     assert sure[0] < 0.2 < 0.8 < sure[1]
     task = DenoiserTask(
         parts.tower, parts.denoiser, bank, tokenise, batch=5, drop=0.1, words=False,
@@ -215,6 +216,7 @@ def test_a_network_of_waves_learns(tmp_path):
     sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 2), "memories": [{"window": (2,), "rank": 2}]}
     pulse = {"heads": 2, "hidden": 16}
     tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch, pulse=pulse)
+    tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))
     network = mini.UNet(
         2, codec.channels, (16, 16), (False, True), blocks=1, embedding=16, tokens=16, vector=16, heads=2,
         concat=codec.channels + WAVES * codec.rows, scalars=["seconds"], rows=codec.rows,
@@ -229,7 +231,7 @@ def test_a_network_of_waves_learns(tmp_path):
     torch.testing.assert_close(ground, moments.mean(0))
     torch.testing.assert_close(means[1], moments[bank.subjects[:, 0] == 1].mean(0))
     tower.sketch.remember(ground, [means])
-    first, last = falls(SketchTask(tower, bank, tokenise, batch=8, drop=0.1), 120)
+    first, last = falls(SketchTask(tower, bank, tokenise, batch=8, drop=0.1), 120, 1e-2)
     assert last < 0.6 * first
     asked = tower(*tokenise(["a red disc", "a blue square"]))
     rate = tower.pulse.rate(asked.tokens, asked.mask)
