@@ -15,7 +15,7 @@ def filled():
     torch.manual_seed(0)
     turns = torch.stack([torch.ones(LENGTH), torch.linspace(0, 6.2832, LENGTH + 1)[:-1].sin()])
     sequences = torch.einsum("kt,nkcyx->nctyx", turns, torch.randn(3, 2, *GRID))
-    loops = Loops(8, GRID, slots=3, length=LENGTH, pictures=2, rank=6)
+    loops = Loops(8, GRID, slots=3, length=LENGTH, modes=2, rank=6)
     loops.remember(list(sequences))
     with torch.no_grad():
         loops.query.weight.copy_(torch.eye(8))

@@ -51,7 +51,7 @@ def tokenise(texts):
 
 def small_parts(along=False):
     torch.manual_seed(0)
-    more = {"course": {"heads": 2, "hidden": 16}, "loops": {"slots": 2, "length": 9, "pictures": 2, "rank": 4}}
+    more = {"course": {"heads": 2, "hidden": 16}, "loops": {"slots": 2, "length": 9, "modes": 2, "rank": 4}}
     more = more if along else {}
     tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=SKETCH, **more)
     tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))

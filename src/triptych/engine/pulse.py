@@ -42,5 +42,5 @@ class Pulse(nn.Module):
 
     def rate(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """(B,) times a second, 0 where nothing recurs."""
-        rate, odds = self(tokens, mask)
+        rate, odds = self.forward(tokens, mask)
         return torch.exp2(rate) * (odds > 0)

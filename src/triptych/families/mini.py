@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import final
 
 import torch
+from einops import rearrange
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -163,7 +164,7 @@ def in_length(cond: Conditioning, length: int, rate: float, pulse: Tensor, rows:
     pulse: (B,) beats a second, 0 for none.
     """
     assert cond.concat is not None, "a word tower gives a sketch"
-    sketch = stretched(cond.concat.detach(), length).unflatten(1, (-1, rows))
+    sketch = rearrange(stretched(cond.concat.detach(), length), "b (c rows) t -> b c rows t", rows=rows)
     beats = waves(pulse, torch.arange(length, device=pulse.device) / rate)[:, :, None].expand(-1, -1, rows, -1)
     told = torch.cat([sketch, beats.to(sketch.dtype)], dim=1).flatten(1, 2)
     return replace(cond, concat=told, scalars={"seconds": torch.full((len(told),), length / rate, device=told.device)})

@@ -162,8 +162,9 @@ def pulse_loss(pulse: Pulse, cond: Conditioning, beats: Tensor | None) -> Tensor
     assert beats is not None, "a bank of sounds"
     rate, odds = pulse(cond.tokens, cond.mask)
     there = (beats > 0).float()
-    apart = (rate - beats.clamp(min=0.1).log2()).abs() * there
-    return apart.sum() / there.sum().clamp(min=1) + F.binary_cross_entropy_with_logits(odds, there)
+    apart = ((rate - beats.clamp(min=0.1).log2()).abs() * there).sum() / there.sum().clamp(min=1)
+    out: Tensor = apart + F.binary_cross_entropy_with_logits(odds, there)
+    return out
 
 
 def naming_loss(tower: WordTower, cond: Conditioning, subjects: Tensor) -> Tensor:

@@ -139,8 +139,8 @@ class WordTower(nn.Module):
         loops: Mapping[str, Any] | None = None,
         pulse: Mapping[str, Any] | None = None,
     ) -> None:
-        """length: the most tokens; sketch, course, loops, pulse: what `Sketch`, `Course`, `Loops` and `Pulse` take beside
-        the width, of a tower that has them."""
+        """length: the most tokens; sketch, course, loops, pulse: what `Sketch`, `Course`, `Loops` and `Pulse` take
+        beside the width, of a tower that has them."""
         super().__init__()
         self.table = nn.Buffer(torch.zeros(words, features, dtype=torch.int8))
         self.scale = nn.Buffer(torch.ones(words, 1))

@@ -41,8 +41,8 @@ TINTED, STYLED = 0.12, 0.2  # shares of the stills
 class Film:
     """A loop (FRAMES, size, size, 3), or none of it, its caption, the codes of what it shows, and how it moves.
 
-    motion: one of MOTIONS, "" for an animated picture's own. still: what one would say of a still of it. poses: (FRAMES, POSE)
-    where it is in every frame, its scale being 1 where it fills the frame as a single still does.
+    motion: one of MOTIONS, "" for an animated picture's own. still: what one would say of a still of it. poses:
+    (FRAMES, POSE) where it is in every frame, its scale being 1 where it fills the frame as a single still does.
     """
 
     pixels: NDArray[np.uint8]
