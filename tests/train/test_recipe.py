@@ -20,7 +20,7 @@ from triptych.train.bank import NOTHING, Bank, encoded, means
 from triptych.train.batches import Batch, heard, stream
 from triptych.train.recipe import TABLE, export, find, usual
 from triptych.train.sequences import Lengths, Windows, learned, prepare
-from triptych.train.tasks import CodecTask, CourseTask, DenoiserTask, SketchTask, SpectralTask
+from triptych.train.tasks import CodecTask, CourseTask, DecoderTask, DenoiserTask, SketchTask, SpectralTask
 
 SKETCH = {"hidden": 32, "slots": 2, "grid": (4, 4, 4), "memories": [{"window": (4, 4), "rank": 2, "reads": 2}]}
 WORDS = ["[PAD]", "[UNK]", "a", "red", "blue", "disc", "square"]
@@ -212,6 +212,16 @@ def test_a_network_of_waves_learns(tmp_path):
     assert last < 0.7 * first
     spectral.show(tmp_path / "codec.png")
     assert (tmp_path / "codec.png").stat().st_size > 200
+
+    codec.eval().requires_grad_(False)
+    x = torch.from_numpy(Tone(0).samples)[None, None]
+    before = codec.encode(x)
+    decoder = DecoderTask(codec, spectral.batches, parts=2, noise=0.05)
+    first, last = falls(decoder, 40)
+    assert last < 0.9 * first
+    torch.testing.assert_close(codec.encode(x), before, rtol=0, atol=0)
+    decoder.show(tmp_path / "decoder.png")
+    assert (tmp_path / "decoder.png").stat().st_size > 200
 
     sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 2), "memories": [{"window": (2,), "rank": 2}]}
     pulse = {"heads": 2, "hidden": 16}

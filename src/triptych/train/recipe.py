@@ -31,6 +31,7 @@ from triptych.train.sequences import Lengths, Windows, learned, prepare
 from triptych.train.tasks import (
     CodecTask,
     CourseTask,
+    DecoderTask,
     DenoiserTask,
     SketchTask,
     SpectralTask,
@@ -137,14 +138,14 @@ def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainP
     parts = mini.assemble(card)
     parts.modules().load_state_dict(mini.shared(card), strict=False)
     batches = partial(stream, drawn.sound, workers=recipe["data"]["workers"], collate=heard)
-    stepping = _stepping(recipe["codec"])
-    cut, noise = recipe["codec"]["parts"], recipe["codec"]["noise"]
-    assert isinstance(parts.codec, Spectral)
-    task = SpectralTask(parts.codec, partial(batches, stepping.batch // cut), parts=cut, noise=noise)
-    yield from fit("codec", task, stepping, folder / "codec")
+    codec = parts.codec
+    assert isinstance(codec, Spectral)
+    told = recipe["codec"]
+    yield from _heard(SpectralTask, codec, told, batches, folder / "codec")
     _settled(parts)
     things = [name for table in sounds.instruments().values() for name in table]
-    bank = encoded(parts.codec, batches, things, recipe["bank"]["clips"], folder / "bank.safetensors", CLIPS_AT_ONCE)
+    bank = encoded(codec, batches, things, recipe["bank"]["clips"], folder / "bank.safetensors", CLIPS_AT_ONCE)
+    yield from _heard(DecoderTask, codec, told | recipe["decoder"], batches, folder / "decoder")
     sketch = parts.tower.sketch
     if not (folder / "sketch" / "checkpoint.safetensors").exists():
         sketch.remember(*usual(bank, len(things), sketch.grid[-1]))
@@ -171,6 +172,19 @@ FILMS_AT_ONCE, CLIPS_AT_ONCE = 8, 25  # encoded together
 
 def _told_and_drawn(parts: mini.Parts) -> nn.ModuleDict:
     return nn.ModuleDict({"tower": parts.tower, "network": parts.network})
+
+
+def _heard(
+    kind: type[SpectralTask] | type[DecoderTask],
+    codec: Spectral,
+    settings: dict[str, Any],
+    batches: Callable[..., Iterator[Batch]],
+    folder: Path,
+) -> Iterator[TrainProgress]:
+    stepping, cut = _stepping(settings), settings["parts"]
+    task = kind(codec, partial(batches, stepping.batch // cut), parts=cut, noise=settings["noise"])
+    yield from fit(folder.name, task, stepping, folder)
+    codec.requires_grad_(False)
 
 
 def _loops(codec: Each, drawn: films.Films, path: Path) -> list[Tensor]:

@@ -21,7 +21,7 @@ from triptych.families.mini import STEP
 from triptych.train.bank import NOTHING, Bank, Encoded, slots
 from triptych.train.batches import Batch
 
-__all__ = ["CodecTask", "CourseTask", "DenoiserTask", "SketchTask", "SpectralTask", "View", "whole"]
+__all__ = ["CodecTask", "CourseTask", "DecoderTask", "DenoiserTask", "SketchTask", "SpectralTask", "View", "whole"]
 
 Tokenise = Callable[[list[str]], tuple[Tensor, Tensor]]  # captions -> ids (B, L), mask (B, L)
 
@@ -80,20 +80,58 @@ class SpectralTask:
         return self._batches(first)
 
     def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        codec, picture = self.modules, self.modules.picture
-        waves = rearrange(batch.samples, "b 1 (parts n) -> (b parts) 1 n", parts=self._parts)
-        x = codec.spectrum(waves).contiguous(memory_format=torch.channels_last)
+        x = cut(self.modules, batch, self._parts)
         with torch.autocast("cpu", torch.bfloat16):
-            y = _through(picture, x, self._noise, generator)
-        loud = (torch.exp(HALVED * x) - torch.exp(HALVED * y)).abs().mean()
-        return _difference(x, y) + LOUD * loud
+            y = _through(self.modules.picture, x, self._noise, generator)
+        return heard_difference(x, y)
 
     def show(self, path: Path) -> None:
         """A sheet of spectrograms: each as it was, and under it as it came back."""
-        with torch.inference_mode():
-            x = next(self._batches(1_000_000)).samples[:6]
-            sheet = torch.cat([self.modules.spectrum(x), self.modules.restored(self.modules.encode(x))])
-        save_sheet(upright(sheet), path, columns=len(x))
+        show_spectra(self.modules, next(self._batches(1_000_000)).samples[:6], path)
+
+
+@final
+class DecoderTask:
+    """The decoder of a codec of waves alone: its latents stay what they are, whatever was trained on them."""
+
+    def __init__(self, codec: Spectral, batches: Callable[[int], Iterator[Batch]], *, parts: int, noise: float) -> None:
+        """As `SpectralTask` takes them."""
+        self._codec, self._batches, self._parts, self._noise = codec, batches, parts, noise
+        self.modules = nn.ModuleList([codec.picture.decoder, codec.picture.smooth, codec.picture.leave])
+        self.modules.requires_grad_()
+
+    def batches(self, first: int) -> Iterator[Batch]:
+        return self._batches(first)
+
+    def loss(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        x = cut(self._codec, batch, self._parts)
+        with torch.autocast("cpu", torch.bfloat16):
+            with torch.no_grad():
+                z = self._codec.picture.encode(x)
+            y = self._codec.picture.decode(z + self._noise * torch.randn(z.shape, generator=generator))
+        return heard_difference(x, y)
+
+    def show(self, path: Path) -> None:
+        """A sheet of spectrograms: each as it was, and under it as it came back."""
+        show_spectra(self._codec, next(self._batches(1_000_000)).samples[:6], path)
+
+
+def cut(codec: Spectral, batch: Batch, parts: int) -> Tensor:
+    """The spectra of parts of waves, so many of each."""
+    waves = rearrange(batch.samples, "b 1 (parts n) -> (b parts) 1 n", parts=parts)
+    return codec.spectrum(waves).contiguous(memory_format=torch.channels_last)
+
+
+def heard_difference(x: Tensor, y: Tensor) -> Tensor:
+    """Of two spectra."""
+    return _difference(x, y) + LOUD * (torch.exp(HALVED * x) - torch.exp(HALVED * y)).abs().mean()
+
+
+def show_spectra(codec: Spectral, x: Tensor, path: Path) -> None:
+    """Waves (B, 1, N) as they are, and under each as it comes back."""
+    with torch.inference_mode():
+        sheet = torch.cat([codec.spectrum(x), codec.restored(codec.encode(x))])
+    save_sheet(upright(sheet), path, columns=len(x))
 
 
 def _through(codec: Folded, x: Tensor, noise: float, generator: torch.Generator) -> Tensor:
