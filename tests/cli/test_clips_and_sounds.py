@@ -136,6 +136,7 @@ def test_a_sound_is_drawn(call):
     assert call("show", "--plot", "tone.mp3")[:2] == (0, "tone.png\n")
     assert call("show", "--plot", "tone.mp3")[:2] == (0, "tone-2.png\n")
     assert call("show", "--plot", "tone.mp3", "-o", "drawn.webp")[:2] == (0, "drawn.webp\n")
+    assert call("show", "--plot", "tone.mp3", "-o", "drawn.webp", "--json")[:2] == (0, '{"files": ["drawn.webp"]}\n')
     with Image.open("drawn.webp") as image:
         assert image.size == (800, 420)
     code, _, err = call("show", "tone.mp3", "-o", "drawn.webp")

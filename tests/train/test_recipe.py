@@ -11,13 +11,14 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from triptych.engine.adapt import merge
 from triptych.engine.conditioning import Conditioning
-from triptych.engine.poses import POSE, still
+from triptych.engine.poses import LOOP, POSE, still
 from triptych.engine.pulse import WAVES
 from triptych.engine.text.words import Sketch
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.train.bank import NOTHING, Bank, encoded, means
 from triptych.train.batches import Batch, heard, stream
+from triptych.train.data import sounds
 from triptych.train.recipe import TABLE, export, find, usual
 from triptych.train.sequences import Lengths, Windows, learned, prepare
 from triptych.train.tasks import CodecTask, CourseTask, DecoderTask, DenoiserTask, SketchTask, SpectralTask
@@ -308,6 +309,18 @@ def test_the_card_and_its_parts_agree():
     card = cards()["mini-image"]
     parts = mini.assemble(card)
     assert card.settings["tower"]["sketch"]["grid"][0] == parts.codec.channels == card.settings["network"]["concat"]
+
+
+def test_the_cards_of_sequences_and_sounds_agree_with_what_their_networks_are_told():
+    card = cards()["mini-video"]
+    parts, network = mini.assemble(card), card.settings["network"]
+    assert network["concat"] == 2 * parts.codec.channels + 1  # a sketch, the first member moved on, whether it is shown
+    assert parts.tower.loops.turns.shape[2] / LOOP == card.axes[0].rate == card.fields["fps"].default
+    card = cards()["mini-audio"]
+    parts, network = mini.assemble(card), card.settings["network"]
+    assert network["rows"] == parts.codec.rows
+    assert network["concat"] == parts.codec.channels + WAVES * parts.codec.rows
+    assert len(parts.tower.sketch.keys) == sum(map(len, sounds.instruments().values()))
 
 
 def test_words_begin_with_one_token_and_know_their_length():

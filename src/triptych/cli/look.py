@@ -44,7 +44,8 @@ def show(
     from triptych.media import files
 
     if plot:
-        typer.echo(_plotted(file, out))
+        drawn = str(_plotted(file, out))
+        typer.echo(json.dumps({"files": [drawn]}) if as_json else drawn)
         return
     if out is not None:
         raise InvalidField("out", out, "only with --plot")
