@@ -20,7 +20,7 @@ from triptych.train.bank import NOTHING, Bank, encoded, means
 from triptych.train.batches import Batch, heard, stream
 from triptych.train.data import sounds
 from triptych.train.recipe import TABLE, export, find, usual
-from triptych.train.sequences import Lengths, Windows, learned, prepare
+from triptych.train.sequences import Lengths, Windows, alone, learned, prepare
 from triptych.train.tasks import CodecTask, CourseTask, DecoderTask, DenoiserTask, SketchTask, SpectralTask
 
 SKETCH = {"hidden": 32, "slots": 2, "grid": (4, 4, 4), "memories": [{"window": (4, 4), "rank": 2, "reads": 2}]}
@@ -150,6 +150,16 @@ def test_a_memory_gives_back_what_it_was_filled_with():
         sketch.keys.copy_(100 * torch.eye(8)[:3])
         recalled = sketch(torch.eye(8)[:3])
     torch.testing.assert_close(recalled, means, atol=1e-5, rtol=1e-5)
+
+
+def test_what_is_trained_alone_leaves_the_rest_as_it_was():
+    parts = small_parts(along=True)
+    prepare(parts, 2, 2)
+    trained = {name for name, p in parts.tower.named_parameters() if p.requires_grad}
+    with alone(parts.tower, parts.tower.course):
+        now = {name for name, p in parts.tower.named_parameters() if p.requires_grad}
+    assert now == {name for name in trained if name.startswith("course.")} != trained
+    assert {name for name, p in parts.tower.named_parameters() if p.requires_grad} == trained
 
 
 def test_a_network_of_pictures_learns_sequences(tmp_path):

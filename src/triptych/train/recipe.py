@@ -27,7 +27,7 @@ from triptych.train.data.clips import RATE
 from triptych.train.data.scenes import Scene, Scenes, build
 from triptych.train.loop import Settings, TrainProgress, fit
 from triptych.train.objective import logit_normal
-from triptych.train.sequences import Lengths, Windows, learned, prepare
+from triptych.train.sequences import Lengths, Windows, alone, learned, prepare
 from triptych.train.tasks import (
     CodecTask,
     CourseTask,
@@ -121,6 +121,9 @@ def _films(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainPr
     written = partial(stream, drawn.script, stepping.batch, workers=1, collate=moving)
     course = CourseTask(parts.tower, written, things, drawn.native, vocabulary, rate=RATE, stills=stills)
     yield from fit("course", course, stepping, folder / "course")
+    assert parts.tower.course is not None, "a tower with a course"
+    with alone(parts.tower, parts.tower.course):
+        yield from fit("alone", course, _stepping(recipe["course"] | recipe["alone"]), folder / "alone")
     encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card)
     model = Model(card, encoder, parts.denoiser, codec, shown=True)
     show = partial(_show_films, model, recipe["show"])

@@ -1,5 +1,7 @@
 """A network of single latents learns sequences: layers between the members are new, all others change a little."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import final
 
@@ -12,7 +14,7 @@ from triptych.engine.loops import Loops
 from triptych.families.mini import Parts, in_length, in_sequence
 from triptych.train.bank import Encoded
 
-__all__ = ["Lengths", "Windows", "learned", "prepare"]
+__all__ = ["Lengths", "Windows", "alone", "learned", "prepare"]
 
 WHOLE = ("along", "place", "enter")  # parts of the network that are trained as they are
 TELLING = ("enter", "layers", "norm")  # parts of the tower that learn new words
@@ -26,6 +28,20 @@ def prepare(parts: Parts, told: int, drawn: int) -> None:
     for name in TELLING:
         adapt(getattr(parts.tower, name), told)
     adapt(parts.network, drawn, WHOLE)
+
+
+@contextmanager
+def alone(whole: nn.Module, part: nn.Module) -> Iterator[None]:
+    """Within, nothing of the whole is trained but this part."""
+    own = set(part.parameters())
+    resting = [p for p in whole.parameters() if p.requires_grad and p not in own]
+    for parameter in resting:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in resting:
+            parameter.requires_grad_()
 
 
 def learned(modules: nn.Module) -> dict[str, Tensor]:
