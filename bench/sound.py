@@ -154,21 +154,26 @@ class Judge(nn.Module):
         return self.leave(torch.cat([h.mean(2), h.amax(2)], dim=1))
 
 
-def judge(folder: Path, codec: Spectral) -> tuple[Judge, float]:
-    """The judge, trained where the folder does not have it, and its accuracy on renders it never heard."""
+def judge(folder: Path, codec: Spectral) -> tuple[Judge, float, float]:
+    """The judge, trained where the folder does not have it, and its accuracy on renders it never heard: as they are,
+    and a third of them after the codec."""
     network, path = Judge(), folder / "sound-judge.pt"
     test, players = clips(folder, 600, HELD_OUT + 100_000)
-    with torch.inference_mode():
-        spectra = torch.cat([codec.spectrum(part) for part in test.split(50)])
     names = torch.tensor([PLAYERS.index(name) for name in players])
     if not path.exists():
         torch.manual_seed(0)
         teach(network, folder, codec)
         torch.save(network.state_dict(), path)
     network.load_state_dict(torch.load(path))
+    network.eval()
+
+    def accuracy(parts: list[Tensor]) -> float:
+        heard = torch.cat([network(codec.spectrum(part)).argmax(1) for part in parts])
+        return float((heard == names[: len(heard)]).float().mean())
+
     with torch.inference_mode():
-        right = network.eval()(spectra).argmax(1) == names
-    return network, float(right.float().mean())
+        as_they_are = accuracy(list(test.split(50)))
+        return network, as_they_are, accuracy([codec.decode(codec.encode(part)) for part in test[:200].split(50)])
 
 
 def teach(network: Judge, folder: Path, codec: Spectral, steps: int = 2400, batch: int = 32) -> None:
@@ -312,8 +317,8 @@ def main() -> None:
 
 
 def generation_figures(model: Model, codec: Spectral, folder: Path, plots: Path | None) -> dict[str, object]:
-    network, ceiling = judge(folder, codec)
-    print(f"the judge knows {ceiling:.1%} of renders it never heard", flush=True)
+    network, ceiling, after = judge(folder, codec)
+    print(f"the judge knows {ceiling:.1%} of renders it never heard, {after:.1%} after the codec", flush=True)
     began, right = time.monotonic(), []
     for seed, (player, prompt) in enumerate(prompts_of_players()):
         x = played(model, prompt, seed)
@@ -340,6 +345,7 @@ def generation_figures(model: Model, codec: Spectral, folder: Path, plots: Path 
     return {
         "player": round(float(np.mean(right)), 4),
         "player, judge on renders": round(ceiling, 4),
+        "player, judge on renders after the codec": round(after, 4),
         "key": round(float(np.mean(keys)), 4),
         "key, renders": round(float(np.mean(true_keys)), 4),
         "tempo within 8 %": round(float(np.mean([near(a, h) for a, h in zip(asked, heard, strict=True)])), 4),

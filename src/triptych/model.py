@@ -56,7 +56,8 @@ Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
 class Model:
     """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead.
 
-    shown: whether the network is shown the init, as a first frame; else the walk starts from it.
+    shown: whether the init is the first member of a sequence, which the network is shown and which is kept; else the
+    walk starts from it.
     """
 
     card: Card
@@ -90,7 +91,8 @@ def generate(
         raise UnknownName("spacing", request.spacing, SPACINGS)
     _check_guidance(request)
     if model.shown and init is not None:
-        model, init = replace(model, encoder=partial(model.encoder, init=init)), None
+        model = replace(model, encoder=partial(model.encoder, init=init))
+        init, mask, strength = *_first(init, model.card.lengths(request)), 1.0
     _check_samples(model.card, request, init, mask)
     share = _share(request, init, strength)
     walk = _Walk(seed, steps, walked(steps, share), _sampler(request))
@@ -122,6 +124,13 @@ def decode(model: Model, latents: Tensor) -> Tensor:
                 "Try another seed, a lower guidance_scale or --dtype float32."
             )
     return samples
+
+
+def _first(init: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """(1, c, *S) as every member of a sequence, and the mask that keeps the first of them."""
+    mask = torch.ones(1, 1, *lengths)
+    mask[:, :, 0] = 0
+    return init.unsqueeze(2).expand(-1, -1, *lengths), mask
 
 
 @final
