@@ -113,8 +113,6 @@ WRONG = [
     (["make", "x", "-m", "toy", "--option", "batch_size=many"], "batch_size"),
     (["make", "x", "-m", "toy", "--steps", "3", "--option", "steps=4"], "once"),
     (["make", "x", "-m", "toy", "--video"], "a model that makes video"),
-    (["make", "x", "--video"], "unknown medium 'video'"),
-    (["make", "x", "--audio"], "image (mini-image"),
     (["make", "x", "--video", "--audio"], "one of them"),
     (["make", "x", "-m", "toy", "-o", "x.bmp"], ".png, .webp, .jpg, .jpeg"),
     (["make", "x", "-m", "toy", "-o", "x"], ".png, .webp, .jpg, .jpeg"),
