@@ -336,10 +336,11 @@ def generation_figures(model: Model, codec: Spectral, folder: Path, plots: Path 
     ]
     tempi = prompts_of_tempi()
     heard = [onset_rate(played(model, prompt, seed).numpy()) for seed, (_, prompt) in enumerate(tempi)]
-    true_keys = [
-        in_key(one.samples[:LENGTH], one.tonic, one.mode)
-        for one in renders(folder, ("arpeggio", "chords", "scale"), 60)
-    ]
+    scored = renders(folder, ("arpeggio", "chords", "scale"), 60)
+    true_keys = [in_key(one.samples[:LENGTH], one.tonic, one.mode) for one in scored]
+    waves = torch.from_numpy(np.stack([one.samples[:LENGTH] for one in scored]))[:, None]
+    back = torch.cat([codec.decode(codec.encode(part)) for part in waves.split(10)])[:, 0, :LENGTH].numpy()
+    coded_keys = [in_key(x, one.tonic, one.mode) for x, one in zip(back, scored, strict=True)]
     true_tempi = [(one.tempo, onset_rate(one.samples[:LENGTH])) for one in renders(folder, ("drums", "scale"), 40)]
     asked = [tempo for tempo, _ in tempi]
     return {
@@ -348,6 +349,7 @@ def generation_figures(model: Model, codec: Spectral, folder: Path, plots: Path 
         "player, judge on renders after the codec": round(after, 4),
         "key": round(float(np.mean(keys)), 4),
         "key, renders": round(float(np.mean(true_keys)), 4),
+        "key, renders after the codec": round(float(np.mean(coded_keys)), 4),
         "tempo within 8 %": round(float(np.mean([near(a, h) for a, h in zip(asked, heard, strict=True)])), 4),
         "tempo within 8 %, renders": round(float(np.mean([near(*pair) for pair in true_tempi])), 4),
         "tempo, correlation": round(float(np.corrcoef(folded(asked, heard))[0, 1]), 4),
