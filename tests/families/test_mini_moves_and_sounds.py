@@ -58,6 +58,13 @@ def test_a_clip_begins_with_the_picture_that_it_is_shown(video):
     assert (x[:, :, -1] - frame).abs().mean() > 0.02
 
 
+def test_what_moves_is_what_the_first_picture_shows(video):
+    blue = made(video, "a cat", duration=0.5)[:, :, 0].flip(1)  # orange, with red and blue changed for each other
+    last = made(video, "a cat bouncing", init=blue, duration=0.5)[0, :, -1]
+    drawn = last[:, (last < 0.6).any(0)]
+    assert drawn[2].mean() > drawn[0].mean() + 0.1
+
+
 def test_beats_come_as_often_as_words_say(audio):
     tower = audio.encoder.single.tower
     for prompt, beats in (("techno drum loop, 140 bpm", 140), ("piano scale, 75 bpm", 75), ("thunder", 0)):

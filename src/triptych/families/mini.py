@@ -193,6 +193,8 @@ def in_sequence(
 
     rate: (B,) members a second; poses: (B, T, POSE); own: what of it moves by itself (B, C, T, *S), and how surely it
     does (B,); first: (B, C, *S); start: (B,) seconds; shown: (B,) of which first is shown, all unless told.
+    A first member that is given, and not one of a loop's own, may look unlike the sketch: then it is itself the sketch,
+    moved on along the course, or changed as the loop that is recalled changes.
     """
     assert cond.concat is not None, "a word tower gives a sketch"
     sketch = cond.concat.detach()
@@ -203,12 +205,17 @@ def in_sequence(
     share = (first.new_ones(len(first)) if shown is None else shown.to(first)).reshape(-1, *[1] * first.ndim)
     maps = backwards(poses.float())
     moving = laid(sketch, maps, poses[..., -1])
+    following = laid(first, torch.linalg.inv(maps[:, :1]) @ maps) * share
+    told = shown is None and bool(share.any())  # of a first member that may look unlike its sketch
+    if told:
+        moving = following
     if own is not None:
         loops, sure = own[0].detach().to(moving), own[1].detach().to(moving)
         if loops.shape != moving.shape:
             loops = interpolate(loops, moving.shape[2:], mode="trilinear")
+        if told:
+            loops = loops + (first[:, :, None] - loops[:, :, :1])
         moving = torch.lerp(moving, loops, sure.reshape(-1, *[1] * (moving.ndim - 1)))
-    following = laid(first, torch.linalg.inv(maps[:, :1]) @ maps) * share
     known = share.expand(len(first), 1, *moving.shape[2:])
     scalars = {"rate": rate} if start is None else {"rate": rate, "start": start}
     return replace(cond, concat=torch.cat([moving, following, known], dim=1).to(sketch.dtype), scalars=scalars)
