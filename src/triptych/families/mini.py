@@ -204,11 +204,9 @@ def in_sequence(
         sketch = interpolate(sketch, first.shape[2:], mode="bilinear")
     share = (first.new_ones(len(first)) if shown is None else shown.to(first)).reshape(-1, *[1] * first.ndim)
     maps = backwards(poses.float())
-    moving = laid(sketch, maps, poses[..., -1])
     following = laid(first, torch.linalg.inv(maps[:, :1]) @ maps) * share
-    told = shown is None and bool(share.any())  # of a first member that may look unlike its sketch
-    if told:
-        moving = following
+    told = shown is None  # of a first member that may look unlike its sketch
+    moving = following if told else laid(sketch, maps, poses[..., -1])
     if own is not None:
         loops, sure = own[0].detach().to(moving), own[1].detach().to(moving)
         if loops.shape != moving.shape:

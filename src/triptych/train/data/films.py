@@ -96,11 +96,14 @@ class Films:
     def portrait(self, seed: int) -> Film:
         """One animated picture on white, of each that is trained on in turn."""
         code = self.native[seed % len(self.native)]
-        whole, longest = (0, 0, sprites.SIDE, sprites.SIDE), self.size * FILLED
-        pictures = [fitted(frame, whole, round(longest)) for frame in self.clips.pixels[self._rows[code]]]
-        name = self.repertoire.art.concepts[code].label
-        frames = self._painted(Ground("plain", "white"), pictures, [Pose()] * FRAMES)
-        return Film(frames, name, (code,), "", name, _told([Pose()] * FRAMES, longest / self.size / STILL))
+        name, poses = self.repertoire.art.concepts[code].label, [Pose()] * FRAMES
+        frames = self._painted(Ground("plain", "white"), self._pictures(code), poses)
+        return Film(frames, name, (code,), "", name, _told(poses, FILLED / STILL))
+
+    def _pictures(self, code: str) -> list[Pixels]:
+        """The frames of an animated picture as large as they are shown."""
+        whole, longest = (0, 0, sprites.SIDE, sprites.SIDE), round(self.size * FILLED)
+        return [fitted(frame, whole, longest) for frame in self.clips.pixels[self._rows[code]]]
 
     def _painted(self, ground: Ground, pictures: list[Pixels], poses: list[Pose]) -> NDArray[np.uint8]:
         frames = np.repeat(paint(ground, self.size)[None], len(pictures), axis=0)
@@ -134,12 +137,9 @@ class Films:
             subject = Subject(with_article(f"animated {name}"), f"animated {name}")
         else:
             subject = Subject(with_article(name), name)
-        frames = self.clips.pixels[self._rows[concept.code]]
-        whole = (0, 0, sprites.SIDE, sprites.SIDE)
-        longest = self.size * FILLED
-        pictures = [fitted(frame, whole, round(longest)) for frame in frames if drawn]
+        pictures = self._pictures(concept.code) if drawn else []
         said = Said(subject, name, None, concept.code, "")
-        return self._film(rng, said, pictures, [Pose()] * FRAMES, longest)
+        return self._film(rng, said, pictures, [Pose()] * FRAMES, self.size * FILLED)
 
     def _moved(self, rng: Rng, concept: Concept, name: str, drawn: bool) -> Film:
         motion = MOTIONS[name]
