@@ -29,7 +29,7 @@ from triptych.engine.path import Cosine, Discrete, Linear, Straight, VarianceExp
 from triptych.engine.samplers import SAMPLERS
 from triptych.engine.spacing import SPACINGS, Shifted, uniform
 from triptych.errors import BrokenResult, InvalidField, NotFinite, RequestError, UnknownName
-from triptych.model import Model, decode, generate, walked
+from triptych.model import Model, Script, decode, generate, walked
 from triptych.types import Axis, Card, Field, Request
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -554,3 +554,39 @@ def test_every_sampler_walks_every_spacing_from_noise_and_from_an_init(name, spa
     z = latents(model, sampler=name, spacing=spacing, steps=8)
     assert tuple(z.shape) == (1, 3, 8, 6)
     assert bool(torch.isfinite(z).all())
+
+
+def scripted(*turns):
+    """An encoder whose prompt changes: (step, what is said from there on); the negative prompt stays."""
+    single = Letters()
+
+    def encode(request, prompt):
+        said = turns if prompt == "a fox" else ((0, prompt),)
+        return Script(tuple((step, single(request, text)) for step, text in said))
+
+    return encode
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_prompt_may_change_on_the_way(scale):
+    model, heard = toy(), []
+
+    def network(x, timestep, cond):
+        heard.append((round(float(timestep[0])), cond.tokens[0, :, 0].sin().sum().item()))
+        return model.denoiser.network(x, timestep, cond)
+
+    changing = replace(
+        model,
+        encoder=scripted((0, "a fox"), (2, "an owl"), (5, "a cat")),
+        denoiser=NetworkDenoiser(network, Straight(), flow_target),
+    )
+    latents(changing, guidance_scale=scale, steps=6)
+    single = Letters()
+    expected = [
+        single(None, text).tokens[0, :, 0].sin().sum().item()
+        for text in ("a fox", "a fox", "an owl", "an owl", "an owl", "a cat")
+    ]
+    assert [value for _, value in heard] == pytest.approx(expected)
+    whole = latents(model, guidance_scale=scale)
+    same = replace(model, encoder=scripted((0, "a fox")))
+    assert torch.equal(latents(same, guidance_scale=scale), whole)

@@ -4,10 +4,11 @@ Everything that a request may say about the walk is composed here out of the eng
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
-from typing import Protocol, final
+from pathlib import Path
+from typing import Literal, Protocol, final
 
 import torch
 from torch import Tensor
@@ -26,24 +27,44 @@ from triptych.engine.guidance import (
     tensors,
     unguided,
 )
-from triptych.engine.noise import SeededNoise
-from triptych.engine.path import Path
 from triptych.engine.samplers import SAMPLERS, Sampler, Step
 from triptych.engine.spacing import SPACINGS, Spacing, uniform
 from triptych.errors import BrokenResult, InvalidField, NotFinite, UnknownName
+from triptych.profiles import PROFILES, Drawn, Profile, profile
 from triptych.types import Card, Request
 
-__all__ = ["Encoder", "Guide", "Model", "decode", "generate", "walked"]
+__all__ = ["Encoder", "Guide", "Model", "Script", "decode", "generate", "prepared", "walked"]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Script:
+    """A prompt that changes on the way: conditionings, each told from a step on, counted from 0; the first from there.
+
+    Steps are those of the whole path; one that is not walked is told nothing.
+    """
+
+    turns: tuple[tuple[int, Conditioning], ...]
+    then: "tuple[float, Script] | None" = None  # from a time down, another script
+
+    def later(self, times: Tensor) -> list[tuple[float, Conditioning]]:
+        """All but the first turn by the time that they begin at, in falling order; times: of the path (steps + 1,)."""
+        begun = [(float(times[min(step, len(times) - 1)]), cond) for step, cond in self.turns]
+        if self.then is None:
+            return begun[1:]
+        over, script = self.then
+        after = [(over, script.turns[0][1]), *((min(t, over), cond) for t, cond in script.later(times))]
+        return [(t, cond) for t, cond in begun[1:] if t > over] + after
 
 
 class Encoder(Protocol):
-    """A prompt, and whatever else of the request the network is told, to a conditioning of batch 1.
+    """A prompt, and whatever else of the request the network is told, to a conditioning of batch 1, or to several.
 
     The conditioning lies on the device where the denoiser runs; `generate` repeats it for every sample.
     """
 
-    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
-        """init: samples (1, c, *S) that the network is shown, where the model is told of its init."""
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Conditioning | Script:
+        """seen: of a model whose network sees its init, `init`, samples (1, c, *S), and `mask`, if there are any."""
         ...
 
 
@@ -56,8 +77,10 @@ Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
 class Model:
     """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead.
 
-    shown: whether the init is the first member of a sequence, which the network is shown and which is kept; else the
-    walk starts from it.
+    init: what an init is: where the walk starts ("start"); that, and the network sees it and its mask ("seen"); or the
+    first member of a sequence, which the network sees and which is kept ("first"). moments: samples to the mean and the
+    deviation of the codec's posterior, of a codec that has one. prepare: what a request changes of the model; warnings:
+    what of it came to nothing; files: which it was read from; see `prepared`.
     """
 
     card: Card
@@ -66,7 +89,23 @@ class Model:
     codec: Codec
     spacing: Spacing = uniform
     guide: Guide = ClassifierFree
-    shown: bool = False
+    init: Literal["start", "seen", "first"] = "start"
+    moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
+    prepare: "Prepare | None" = None
+    warnings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+Prepare = Callable[[Model, Request, Mapping[str, Tensor]], Model]
+"""(model, request, hints by the names of its inputs) -> the model for that request alone."""
+
+
+def prepared(model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
+    """The model with what the request adds to it: changed weights, networks that see hints (1, c, *S) in [0, 1].
+
+    It holds until the next request is prepared. Raises InvalidField, WeightsError.
+    """
+    return model if model.prepare is None else model.prepare(model, request, hints)
 
 
 def generate(
@@ -90,21 +129,33 @@ def generate(
     if request.spacing is not None and request.spacing not in SPACINGS:
         raise UnknownName("spacing", request.spacing, SPACINGS)
     _check_guidance(request)
-    if model.shown and init is not None:
-        model = replace(model, encoder=partial(model.encoder, init=init))
-        init, mask, strength = *_first(init, model.card.lengths(request)), 1.0
-    _check_samples(model.card, request, init, mask)
+    seen = {name: x for name, x in (("init", init), ("mask", mask)) if x is not None}
+    if model.init == "first" and init is not None:
+        init, mask, strength = init.unsqueeze(2), _rest(model.card.lengths(request)), 1.0
+    _check_samples(model, request, init, mask)
+    if model.init != "start":
+        model = replace(model, encoder=_seeing(model.encoder, seen))
     share = _share(request, init, strength)
-    walk = _Walk(seed, steps, walked(steps, share), _sampler(request))
+    rules = profile(request.options.get("profile"))
+    walk = _Walk(seed, steps, walked(steps, share, rules), _sampler(request), rules)
     return _walk(model, request, walk, init, mask)
 
 
-def walked(steps: int, strength: float) -> int:
-    """How many of these steps are walked: the whole ones within this share of the path. Raises InvalidField."""
-    count = min(int(steps * strength), steps)
+def walked(steps: int, strength: float, rules: Profile = PROFILES["native"]) -> int:
+    """How many of these steps are walked within this share of the path. Raises InvalidField."""
+    count = rules.walked(steps, strength)
     if count < 1:
         raise InvalidField("strength", strength, f"{1 / steps:g} or more with {steps} steps", "Or take more steps.")
     return count
+
+
+def _seeing(encoder: Encoder, seen: Mapping[str, Tensor]) -> Encoder:
+    """The encoder, told of what the network sees."""
+
+    def told(request: Request, prompt: str, **more: Tensor) -> Conditioning | Script:
+        return encoder(request, prompt, **seen)
+
+    return told
 
 
 LEAST = 2 / 255  # peak to peak, one level of 8 bits: below it a file would hold nothing
@@ -126,11 +177,11 @@ def decode(model: Model, latents: Tensor) -> Tensor:
     return samples
 
 
-def _first(init: Tensor, lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """(1, c, *S) as every member of a sequence, and the mask that keeps the first of them."""
+def _rest(lengths: Sequence[int]) -> Tensor:
+    """The mask (1, 1, *lengths) that keeps the first member of a sequence."""
     mask = torch.ones(1, 1, *lengths)
     mask[:, :, 0] = 0
-    return init.unsqueeze(2).expand(-1, -1, *lengths), mask
+    return mask
 
 
 @final
@@ -140,24 +191,30 @@ class _Walk:
     steps: int  # of the whole path
     walked: int  # the last of them
     sampler: Sampler
+    rules: Profile
 
 
 @torch.no_grad()
 def _walk(model: Model, request: Request, walk: _Walk, init: Tensor | None, mask: Tensor | None) -> Iterator[Step]:
     path, shape = model.denoiser.path, latent_shape(model.codec, model.card.lengths(request))
-    cond = _told(model, request, request.prompt)
-    device = next((tensor.device for tensor in tensors(cond)), torch.device("cpu"))
     spacing = model.spacing if request.spacing is None else SPACINGS[request.spacing]
-    times = spacing(path, walk.steps, math.prod(shape[1:]))[-walk.walked - 1 :]
-    noise = SeededNoise([walk.seed + n for n in range(request.count)])
-    eps, denoiser = noise.draw(shape).to(device), _guided(model, request)
-    x_t = _spread(path, times[0]) * eps
-    if init is not None:
-        known = model.codec.encode(init.to(device)).float().expand_as(eps)
+    whole = spacing(path, walk.steps, math.prod(shape[1:]))
+    times, tell = whole[-walk.walked - 1 :], partial(_told, model, request, whole)
+    cond = tell(request.prompt)
+    device = next((tensor.device for tensor in tensors(cond)), torch.device("cpu"))
+    noise, denoiser = walk.rules.noise([walk.seed + n for n in range(request.count)]), _guided(model, request, tell)
+    whole_walk, held = walk.walked == walk.steps, model.init != "seen" or walk.rules.held
+    if mask is not None and not held:
+        init, mask = None if whole_walk else init, None  # the network alone sees it
+    encoded = None if init is None else _encoded(model, init.to(device), noise if walk.rules.sampled else None, shape)
+    eps = noise.draw(shape).to(device)
+    x_t = walk.rules.spread(path, times[0].double(), request.sampler, request.spacing).float() * eps
+    if encoded is not None:
+        known = encoded.expand_as(eps)
         start = path.perturb(known, eps, times[0])
         free = None if mask is None else _shrunk(mask.to(device), shape[1:])
         # A whole walk keeps nothing of the init where it may change; a part of it starts from the init everywhere.
-        x_t = start if free is None or walk.walked < walk.steps else torch.lerp(start, x_t, free.expand_as(x_t))
+        x_t = start if free is None or not whole_walk else torch.lerp(start, x_t, free.expand_as(x_t))
         denoiser = denoiser if free is None else Keep(denoiser, known, free)
     for number, step in enumerate(walk.sampler(denoiser, x_t, times, cond, noise), 1):
         if not bool(torch.isfinite(step.x_t).all() & torch.isfinite(step.prediction.x_0).all()):
@@ -172,14 +229,20 @@ def _said(name: str, value: int | None) -> int:
     return value
 
 
-def _told(model: Model, request: Request, prompt: str) -> Conditioning:
-    return rows(model.encoder(request, prompt), torch.zeros(request.count, dtype=torch.long))
+def _told(model: Model, request: Request, times: Tensor, prompt: str) -> Conditioning:
+    """What a prompt tells every sample; of a script, by times of the whole path (steps + 1,)."""
+    found = model.encoder(request, prompt)
+    if isinstance(found, Script):
+        found = replace(found.turns[0][1], later=tuple(found.later(times)))
+    return rows(found, torch.zeros(request.count, dtype=torch.long))
 
 
-def _spread(path: Path, t: Tensor) -> Tensor:
-    """() the standard deviation of x_t for data of unit variance: one on a variance-preserving path."""
-    t = t.double()
-    return torch.hypot(path.alpha(t), path.sigma(t)).float()
+def _encoded(model: Model, init: Tensor, noise: Drawn | None, shape: Sequence[int]) -> Tensor:
+    """The latents of an init: where noise is given and the codec has a posterior, a sample of it, else its mean."""
+    if noise is None or model.moments is None:
+        return model.codec.encode(init).float()
+    mean, deviation = model.moments(init)
+    return (mean + deviation * noise.draw(shape).to(mean)).float()
 
 
 def _shrunk(mask: Tensor, latents: Sequence[int]) -> Tensor:
@@ -187,13 +250,13 @@ def _shrunk(mask: Tensor, latents: Sequence[int]) -> Tensor:
     return interpolate(mask.float(), tuple(latents), mode="area")
 
 
-def _guided(model: Model, request: Request) -> Denoiser:
+def _guided(model: Model, request: Request, tell: Callable[[str], Conditioning]) -> Denoiser:
     """The model's denoiser under all the guidance that the request asks for."""
     scale, options = request.guidance_scale, request.options
     name, phi = options.get("guidance"), options.get("guidance_rescale") or 0.0
     if scale is None or scale == 1 or (name is None and model.guide is unguided):
         return model.denoiser
-    uncond = _told(model, request, request.negative_prompt or "")
+    uncond = tell(request.negative_prompt or "")
     if name is None and not phi:
         guided = model.guide(model.denoiser, scale, uncond)
     else:
@@ -201,7 +264,7 @@ def _guided(model: Model, request: Request) -> Denoiser:
         given = {knob: options.get(f"guidance_{knob}") for knob in entry.knobs}
         knobs = {knob: value for knob, value in given.items() if value is not None}
         if entry.empty:
-            knobs["empty"] = _told(model, request, "")
+            knobs["empty"] = tell("")
         named = entry.build(model.denoiser, scale, uncond, **knobs)
         target = model.denoiser.target if isinstance(model.denoiser, NetworkDenoiser) else v_target
         guided = Rescaled(named, phi, target) if phi else named
@@ -232,9 +295,12 @@ def _check_guidance(request: Request) -> None:
     _interval(request)
 
 
-def _check_samples(card: Card, request: Request, init: Tensor | None, mask: Tensor | None) -> None:
-    lengths = card.lengths(request)
-    for name, given in (("init", init), ("mask", mask)):
+def _check_samples(model: Model, request: Request, init: Tensor | None, mask: Tensor | None) -> None:
+    whole = model.card.lengths(request)
+    for name, given, lengths in (
+        ("init", init, (1, *whole[1:]) if model.init == "first" else whole),
+        ("mask", mask, whole),
+    ):
         if given is not None and (tuple(given.shape[2:]) != lengths or given.shape[0] not in (1, request.count)):
             allowed = f"1 or {request.count} of {' x '.join(map(str, lengths))} samples"
             raise InvalidField(name, tuple(given.shape), allowed, "Crop or resize it.")

@@ -6,6 +6,7 @@ import torch
 
 from triptych.families import cards, load
 from triptych.model import decode, generate
+from triptych.train.data.scores import MODES, TONICS
 from triptych.types import Request
 
 
@@ -71,6 +72,17 @@ def test_beats_come_as_often_as_words_say(audio):
         ids, mask = audio.encoder.single.words([prompt])
         cond = tower(ids, mask)
         assert 60 * tower.pulse.rate(cond.tokens, cond.mask).item() == pytest.approx(beats, rel=0.05)
+
+
+@pytest.mark.parametrize(("key", "mode"), [("c", "major"), ("a", "minor"), ("e flat", "major"), ("f sharp", "minor")])
+def test_notes_that_words_make_likely_are_those_of_their_key(audio, key, mode):
+    tower = audio.encoder.single.tower
+    ids, mask = audio.encoder.single.words([f"piano scale in {key} {mode}"])
+    cond = tower(ids, mask)
+    odds = tower.pitch(cond.tokens, cond.mask).sigmoid()[0]
+    shares = odds.unflatten(0, (-1, 12)).sum(0)
+    within = [(TONICS.index(key) + step) % 12 for step in MODES[mode]]
+    assert set(shares.topk(7).indices.tolist()) == set(within)
 
 
 def test_a_sound_is_as_long_as_is_asked_for_whole_latents(audio):

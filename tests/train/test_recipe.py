@@ -11,6 +11,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from triptych.engine.adapt import merge
 from triptych.engine.conditioning import Conditioning
+from triptych.engine.pitch import LOWEST, partials
 from triptych.engine.poses import LOOP, POSE, still
 from triptych.engine.pulse import WAVES
 from triptych.engine.text.words import Sketch
@@ -211,6 +212,7 @@ class Tone:
         self.caption = "a red disc" if high else "a blue square"
         self.codes = ("disc",) if high else ("square",)
         self.pulse = 2.0 if high else 0.0
+        self.notes = [69] if high else [48, 52]
 
 
 def test_a_network_of_waves_learns(tmp_path):
@@ -236,11 +238,11 @@ def test_a_network_of_waves_learns(tmp_path):
 
     sketch = {"hidden": 16, "slots": 2, "grid": (codec.channels, 2), "memories": [{"window": (2,), "rank": 2}]}
     pulse = {"heads": 2, "hidden": 16}
-    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch, pulse=pulse)
+    tower = mini.WordTower(len(WORDS), 4, 16, layers=1, heads=2, length=8, sketch=sketch, pulse=pulse, pitch=pulse)
     tower.table.copy_(torch.randint(-127, 128, tower.table.shape, dtype=torch.int8))
     network = mini.UNet(
         2, codec.channels, (16, 16), (False, True), blocks=1, embedding=16, tokens=16, vector=16, heads=2,
-        concat=codec.channels + WAVES * codec.rows, scalars=["seconds"], rows=codec.rows,
+        concat=codec.channels + WAVES * codec.rows + codec.bands, scalars=["seconds"], rows=codec.rows,
     )  # fmt: skip
     parts = mini.Parts(tower, network, codec.eval().requires_grad_(False))
     batches = partial(stream, Tone, workers=0, collate=heard)
@@ -257,8 +259,12 @@ def test_a_network_of_waves_learns(tmp_path):
     asked = tower(*tokenise(["a red disc", "a blue square"]))
     rate = tower.pulse.rate(asked.tokens, asked.mask)
     assert rate.tolist() == [pytest.approx(2.0, rel=0.1), 0.0]
+    likely = tower.pitch(asked.tokens, asked.mask) > 0
+    assert [(LOWEST + row.nonzero()[:, 0]).tolist() for row in likely] == [[69], [48, 52]]
+    where = partials(*codec.hertz(8000))
     task = DenoiserTask(
-        parts.tower, parts.denoiser, bank, tokenise, batch=8, drop=0.1, view=Lengths((4, 8), 10.0, codec.rows),
+        parts.tower, parts.denoiser, bank, tokenise, batch=8, drop=0.1,
+        view=Lengths((4, 8), 10.0, codec.rows, tower.pitch, where),
         times=lambda count, generator: torch.rand(count, generator=generator), show=lambda path: None,
     )  # fmt: skip
     first, last = falls(task)
@@ -266,16 +272,17 @@ def test_a_network_of_waves_learns(tmp_path):
 
 
 def test_what_is_told_is_as_long_as_what_is_made():
-    sketch, pulse = torch.randn(2, 6, 2), torch.tensor([1.0, 0.0])
-    cond = mini.in_length(Conditioning(concat=sketch), 11, 2.0, pulse, rows=3)
-    told = cond.concat.reshape(2, 2 + WAVES, 3, 11)
+    sketch, pulse, likely = torch.randn(2, 6, 2), torch.tensor([1.0, 0.0]), torch.rand(2, 12)
+    cond = mini.in_length(Conditioning(concat=sketch), 11, 2.0, pulse, likely, rows=3)
+    told = cond.concat.reshape(2, 2 + WAVES + 4, 3, 11)
     torch.testing.assert_close(told[:, :2].flatten(1, 2), mini.stretched(sketch, 11))
     torch.testing.assert_close(told[..., :2, 0, 0], sketch[:, [0, 3], 0])
     torch.testing.assert_close(told[..., :2, 0, 10], sketch[:, [0, 3], 1])  # held to the end
     assert cond.scalars["seconds"].tolist() == [5.5, 5.5]
     crest = told[0, 2, 0]
     torch.testing.assert_close(crest, torch.tensor([1.0, -1] * 6)[:11])  # once a second, two latents a second
-    assert not told[1, 2:].any()
+    assert not told[1, 2 : 2 + WAVES].any()
+    torch.testing.assert_close(told[:, 2 + WAVES :, :, 10].transpose(1, 2).flatten(1), likely)  # each row has its own
 
 
 def test_windows_say_when_they_begin_and_how_fast_they_go():
@@ -329,7 +336,7 @@ def test_the_cards_of_sequences_and_sounds_agree_with_what_their_networks_are_to
     card = cards()["mini-audio"]
     parts, network = mini.assemble(card), card.settings["network"]
     assert network["rows"] == parts.codec.rows
-    assert network["concat"] == parts.codec.channels + WAVES * parts.codec.rows
+    assert network["concat"] == parts.codec.channels + WAVES * parts.codec.rows + parts.codec.bands
     assert len(parts.tower.sketch.keys) == sum(map(len, sounds.instruments().values()))
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 __all__ = ["Conditioning", "concatenate"]
 
 EMPTY: Mapping[str, Tensor] = MappingProxyType({})
+NEAR = 1e-6  # times that are the same but for rounding
 
 
 @final
@@ -29,6 +30,15 @@ class Conditioning:
     concat: Tensor | None = None  # (B, C', *S) stacked under x_t
     references: tuple[Tensor, ...] = ()  # (B, C, *S') each, beside x_t in the sequence
     scalars: Mapping[str, Tensor] = field(default_factory=lambda: EMPTY)  # (B,) each: fps, seconds, embedded guidance
+    later: tuple[tuple[float, "Conditioning"], ...] = ()  # from a time down, this instead; in falling order of times
+
+    def at(self, t: Tensor) -> "Conditioning":
+        """What is told at time t, of any shape; its first element counts."""
+        if not self.later:
+            return self
+        now = float(t.flatten()[0]) - NEAR
+        told = [cond for time, cond in self.later if now <= time]
+        return told[-1] if told else self
 
 
 def concatenate(first: Conditioning, second: Conditioning) -> Conditioning | None:

@@ -153,7 +153,7 @@ class NetworkDenoiser(nn.Module):
         """F of shape (B, C, *S), in float32 or better; t broadcasts against x_t."""
         timestep = self.timestep(t)
         per_sample = timestep if timestep[0].numel() > 1 else timestep.reshape(-1)
-        output = self.network(self.scale(self._path, t) * x_t, per_sample, cond)
+        output = self.network(self.scale(self._path, t) * x_t, per_sample, cond.at(t))
         return output.to(x_t.dtype)
 
     def forward(self, x_t: Tensor, t: Tensor, cond: Conditioning) -> Prediction:

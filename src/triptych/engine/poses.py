@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from triptych.engine.nets.attention import pooled
+
 __all__ = ["POSE", "Course", "backwards", "laid", "still"]
 
 POSE: Final = 6  # x, y, log2 of the scale, cosine and sine of the turn, alpha
@@ -72,8 +74,7 @@ class Course(nn.Module):
 
     def forward(self, tokens: Tensor, mask: Tensor, seconds: Tensor) -> Tensor:
         """tokens (B, L, width), mask (B, L) True where they are real, seconds (B, T) -> (B, T, POSE)."""
-        shares = self.scores(tokens).masked_fill(~mask[..., None], -torch.inf).softmax(1)
-        said = self.said(torch.einsum("blh,bld->bhd", shares, tokens).flatten(1))
+        said = self.said(pooled(self.scores, tokens, mask))
         turns = seconds[..., None] * (2 * math.pi / LOOP) * torch.arange(1, HARMONICS + 1, device=seconds.device)
         waves = torch.cat([turns.cos(), turns.sin()], dim=-1).to(said.dtype)
         gain = 1 + torch.tanh(said)[:, None]

@@ -11,6 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from triptych.engine.nets.attention import pooled
+
 __all__ = ["WAVES", "Pulse", "waves"]
 
 MULTIPLES: Final = (1, 2, 4)
@@ -36,8 +38,7 @@ class Pulse(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """tokens (B, L, width), mask (B, L) True where they are real -> (B,) log2 of times a second, and (B,) the
         logarithm of the odds that anything recurs."""
-        shares = self.scores(tokens).masked_fill(~mask[..., None], -torch.inf).softmax(1)
-        out = self.layers(self.said(torch.einsum("blh,bld->bhd", shares, tokens).flatten(1))).float()
+        out = self.layers(self.said(pooled(self.scores, tokens, mask))).float()
         return out[:, 0], out[:, 1]
 
     def rate(self, tokens: Tensor, mask: Tensor) -> Tensor:

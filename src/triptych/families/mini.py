@@ -21,6 +21,7 @@ from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, flow_target
 from triptych.engine.nets.unet import UNet
 from triptych.engine.path import Straight
+from triptych.engine.pitch import partials
 from triptych.engine.poses import backwards, laid
 from triptych.engine.pulse import waves
 from triptych.engine.text.words import WordTower
@@ -99,7 +100,7 @@ class WordEncoder:
     tower: WordTower
 
     @torch.inference_mode()
-    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Conditioning:
         """Raises InvalidField where the prompt has more tokens than the tower: nothing is cut in silence."""
         used = len(self.words.ids(prompt)) - 1
         if used >= self.words.length:
@@ -121,10 +122,10 @@ class SequenceEncoder:
     card: Card
 
     @torch.inference_mode()
-    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
-        """init: (1, 3, H, W). Raises InvalidField where the prompt has more tokens than the tower."""
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Conditioning:
+        """seen: `init`, (1, 3, H, W). Raises InvalidField where the prompt has more tokens than the tower."""
         cond, tower = self.single(request, prompt), self.single.tower
-        first = None if init is None else self.codec.encode(init)
+        first = self.codec.encode(seen["init"]) if "init" in seen else None
         rate = torch.full((1,), float(request.options["fps"]), device=tower.scale.device)
         seconds = torch.arange(self.card.lengths(request)[0], device=rate.device) / rate[:, None]
         assert tower.course is not None, "a tower for sequences foretells a course"
@@ -138,35 +139,38 @@ class SequenceEncoder:
 @final
 @dataclass(frozen=True, slots=True)
 class LengthEncoder:
-    """A prompt and how long it shall last to what a network of one axis, time, is told: its sketch and its pulse."""
+    """A prompt and how long it shall last to what a network of one axis, time, is told: sketch, pulse and notes."""
 
     single: WordEncoder
-    codec: Codec
+    codec: Spectral
     card: Card
 
     @torch.inference_mode()
-    def __call__(self, request: Request, prompt: str, init: Tensor | None = None) -> Conditioning:
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Conditioning:
         """Raises InvalidField where the prompt has more tokens than the tower."""
         _, length = latent_shape(self.codec, self.card.lengths(request))
-        cond, pulse = self.single(request, prompt), self.single.tower.pulse
-        assert pulse is not None, "a tower for sounds foretells a pulse"
+        cond, tower = self.single(request, prompt), self.single.tower
+        assert tower.pulse is not None, "a tower for sounds foretells a pulse"
+        assert tower.pitch is not None, "a tower for sounds foretells notes"
         assert cond.tokens is not None, "a word tower gives tokens"
         assert cond.mask is not None, "a word tower gives a mask"
-        rows = self.card.settings["network"]["rows"]
-        rate = self.card.axes[0].rate / self.codec.scale_factor[0]
-        return in_length(cond, length, rate, pulse.rate(cond.tokens, cond.mask), rows)
+        rate = float(self.card.axes[0].rate)
+        likely = tower.pitch.lie(cond.tokens, cond.mask, partials(*self.codec.hertz(rate)))
+        pulse = tower.pulse.rate(cond.tokens, cond.mask)
+        return in_length(cond, length, rate / self.codec.scale_factor[0], pulse, likely, self.codec.rows)
 
 
-def in_length(cond: Conditioning, length: int, rate: float, pulse: Tensor, rows: int) -> Conditioning:
+def in_length(cond: Conditioning, length: int, rate: float, pulse: Tensor, likely: Tensor, rows: int) -> Conditioning:
     """What is told of so many latents, `rate` of them a second: under every row of them the sketch, which stays as it
-    is at its end, and the waves of the pulse.
+    is at its end, the waves of the pulse, and how much of what is likely lies in each of the row's bands.
 
-    pulse: (B,) beats a second, 0 for none.
+    pulse: (B,) beats a second, 0 for none; likely: (B, bands).
     """
     assert cond.concat is not None, "a word tower gives a sketch"
     sketch = rearrange(stretched(cond.concat.detach(), length), "b (c rows) t -> b c rows t", rows=rows)
     beats = waves(pulse, torch.arange(length, device=pulse.device) / rate)[:, :, None].expand(-1, -1, rows, -1)
-    told = torch.cat([sketch, beats.to(sketch.dtype)], dim=1).flatten(1, 2)
+    notes = rearrange(likely, "b (rows c) -> b c rows 1", rows=rows).expand(-1, -1, -1, length)
+    told = torch.cat([sketch, beats.to(sketch.dtype), notes.to(sketch.dtype)], dim=1).flatten(1, 2)
     return replace(cond, concat=told, scalars={"seconds": torch.full((len(told),), length / rate, device=told.device)})
 
 
@@ -237,7 +241,7 @@ def load(card: Card, device: str, dtype: str) -> Model:
     if isinstance(parts.codec, Spectral):
         return Model(card, LengthEncoder(encoder, parts.codec, card), parts.denoiser, parts.codec)
     if parts.sequences:
-        return Model(card, SequenceEncoder(encoder, parts.codec, card), parts.denoiser, Each(parts.codec), shown=True)
+        return Model(card, SequenceEncoder(encoder, parts.codec, card), parts.denoiser, Each(parts.codec), init="first")
     return Model(card, encoder, parts.denoiser, parts.codec)
 
 

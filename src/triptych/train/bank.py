@@ -28,25 +28,28 @@ NOTHING = -1  # the subject of a scene where it has fewer than it may
 class Encoded:
     """Latents (B, C, *S) float32, their captions, and their subjects (B, 2): the things that each shows, left or upper
     first, and NOTHING where it shows one kind of thing alone. poses (B, T, POSE): where they are, of what moves; pulses
-    (B,): beats a second, of what is heard."""
+    (B,): beats a second, and notes (B, NOTES): 1 for those that are there, of what is heard."""
 
     x_0: Tensor
     captions: list[str]
     subjects: Tensor
     poses: Tensor | None = None
     pulses: Tensor | None = None
+    notes: Tensor | None = None
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Bank:
-    """Latents (N, C, *S) fp16, captions, subjects (N, 2), poses (N, T, POSE) of what moves, pulses (N,) of sounds."""
+    """Latents (N, C, *S) fp16, captions, subjects (N, 2), poses (N, T, POSE) of what moves, pulses (N,) and notes
+    (N, NOTES) of sounds."""
 
     latents: Tensor
     captions: list[str]
     subjects: Tensor
     poses: Tensor | None = None
     pulses: Tensor | None = None
+    notes: Tensor | None = None
 
     def batches(self, batch: int, first: int) -> Iterator[Encoded]:
         """Endless batches from step `first` on, every scene once an epoch, captions of like length together."""
@@ -59,8 +62,8 @@ class Bank:
                 order = _order(lengths, batch, torch.Generator().manual_seed(epoch))
             chosen = order[step % per_epoch]
             captions = [self.captions[n] for n in chosen.tolist()]
-            poses, pulses = (None if x is None else x[chosen] for x in (self.poses, self.pulses))
-            yield Encoded(self.latents[chosen].float(), captions, self.subjects[chosen], poses, pulses)
+            beside = (None if x is None else x[chosen] for x in (self.poses, self.pulses, self.notes))
+            yield Encoded(self.latents[chosen].float(), captions, self.subjects[chosen], *beside)
 
 
 def _order(lengths: Tensor, batch: int, generator: torch.Generator) -> Tensor:
@@ -96,12 +99,12 @@ def encoded(
         path.parent.mkdir(parents=True, exist_ok=True)
         slotted = slots(things)
         latents, captions, subjects = list[Tensor](), list[str](), list[Tensor]()
-        beside: dict[str, list[Tensor]] = {"poses": [], "pulses": []}
+        beside: dict[str, list[Tensor]] = {"poses": [], "pulses": [], "notes": []}
         for batch in islice(batches(at_once, 0), size // at_once):
             latents.append(_encode(codec, batch.samples).half())
             captions += batch.captions
             subjects.append(slotted(batch.codes))
-            for name, found in (("poses", batch.poses), ("pulses", batch.pulses)):
+            for name, found in (("poses", batch.poses), ("pulses", batch.pulses), ("notes", batch.notes)):
                 beside[name] += [] if found is None else [found]
         tensors = {"latents": torch.cat(latents).contiguous(), "subjects": torch.cat(subjects)}
         tensors |= {name: torch.cat(parts) for name, parts in beside.items() if parts}

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from triptych.engine.pitch import LOWEST, NOTES
+
 __all__ = ["Batch", "Clip", "Film", "Scene", "heard", "moving", "seen", "stream"]
 
 
@@ -67,6 +69,11 @@ class Clip(Example, Protocol):
         """How many beats a second it has, 0 for none."""
         ...
 
+    @property
+    def notes(self) -> Sequence[int]:
+        """Those that it has, as MIDI numbers them."""
+        ...
+
 
 @final
 @dataclass(frozen=True, slots=True)
@@ -74,7 +81,7 @@ class Batch:
     """Samples (B, c, *S) in [-1, 1], their captions, and the codes of what each shows.
 
     Of what moves: poses (B, T, POSE), where it is; own (B,), whether it moves by itself; stills, what one would say of
-    stills of it. Of what is heard: pulses (B,), beats a second.
+    stills of it. Of what is heard: pulses (B,), beats a second; notes (B, NOTES), 1 for those that it has.
     """
 
     samples: Tensor
@@ -84,6 +91,7 @@ class Batch:
     own: Tensor | None = None
     stills: Sequence[str] = ()
     pulses: Tensor | None = None
+    notes: Tensor | None = None
 
 
 @final
@@ -111,10 +119,14 @@ def moving(films: Sequence[Film]) -> Batch:
 
 
 def heard(clips: Sequence[Clip]) -> Batch:
-    """Samples (B, 1, N), and pulses."""
+    """Samples (B, 1, N), pulses, and notes."""
     samples = torch.from_numpy(np.stack([clip.samples for clip in clips]))[:, None]
     pulses = torch.tensor([clip.pulse for clip in clips])
-    return Batch(samples, [clip.caption for clip in clips], [clip.codes for clip in clips], pulses=pulses)
+    notes = torch.zeros(len(clips), NOTES, dtype=torch.uint8)
+    for row, clip in zip(notes, clips, strict=True):
+        row[[note - LOWEST for note in clip.notes]] = 1
+    said, codes = [clip.caption for clip in clips], [clip.codes for clip in clips]
+    return Batch(samples, said, codes, pulses=pulses, notes=notes)
 
 
 def stream(

@@ -17,6 +17,7 @@ from triptych.engine.adapt import adapt
 from triptych.engine.codec import Each
 from triptych.engine.codecs.folded import Folded
 from triptych.engine.codecs.spectral import Spectral
+from triptych.engine.pitch import partials
 from triptych.errors import UnknownName
 from triptych.families import cards, mini
 from triptych.model import Model, decode, generate
@@ -125,7 +126,7 @@ def _films(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainPr
     with alone(parts.tower, parts.tower.course):
         yield from fit("alone", course, _stepping(recipe["course"] | recipe["alone"]), folder / "alone")
     encoder = mini.SequenceEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card)
-    model = Model(card, encoder, parts.denoiser, codec, shown=True)
+    model = Model(card, encoder, parts.denoiser, codec, init="first")
     show = partial(_show_films, model, recipe["show"])
     view = Windows(settings["window"], tuple(settings["strides"]), RATE, settings["first"], loops)
     yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view, words=False)
@@ -152,18 +153,24 @@ def _sounds(recipe: dict[str, Any], card: Card, folder: Path) -> Iterator[TrainP
     sketch = parts.tower.sketch
     if not (folder / "sketch" / "checkpoint.safetensors").exists():
         sketch.remember(*usual(bank, len(things), sketch.grid[-1]))
-    adapt(parts.tower, settings["rank"], ("sketch", "pulse"))
+    adapt(parts.tower, settings["rank"], ("sketch", "pulse", "pitch"))
     vocabulary = mini.words(card)
     yield from _sketch(recipe["sketch"], parts, bank, vocabulary, folder / "sketch")
     model = Model(
         card,
-        mini.LengthEncoder(mini.WordEncoder(vocabulary, parts.tower), parts.codec, card),
+        mini.LengthEncoder(mini.WordEncoder(vocabulary, parts.tower), codec, card),
         parts.denoiser,
         parts.codec,
     )
     show = partial(_show_sounds, model, recipe["show"])
-    rows = card.settings["network"]["rows"]
-    view = Lengths(tuple(settings["lengths"]), sounds.RATE / parts.codec.scale_factor[0], rows)
+    assert parts.tower.pitch is not None, "a tower with pitch"
+    view = Lengths(
+        tuple(settings["lengths"]),
+        sounds.RATE / codec.scale_factor[0],
+        codec.rows,
+        parts.tower.pitch,
+        partials(*codec.hertz(sounds.RATE)),
+    )
     yield from _denoiser(settings, parts, vocabulary, bank, folder / "denoiser", show, view)
     kept = {f"codec.{name}": value for name, value in parts.codec.state_dict().items()}
     kept |= {f"tower.sketch.{name}": value for name, value in sketch.named_buffers()}

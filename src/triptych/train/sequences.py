@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from triptych.engine.adapt import adapt, changes
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.loops import Loops
+from triptych.engine.pitch import Pitch
 from triptych.families.mini import Parts, in_length, in_sequence
 from triptych.train.bank import Encoded
 
@@ -102,9 +103,15 @@ class Lengths:
     lengths: tuple[int, ...]
     rate: float  # latents a second
     rows: int  # of a latent
+    pitch: Pitch  # that of the tower that gives the conditioning
+    where: Tensor  # (NOTES, bands) the partials of notes lie
 
     def __call__(self, cond: Conditioning, batch: Encoded, generator: torch.Generator) -> tuple[Tensor, Conditioning]:
         """x_0 (B, C, T) to (B, C, one of lengths)."""
         length = self.lengths[int(torch.randint(len(self.lengths), (), generator=generator))]
         assert batch.pulses is not None, "a bank of sounds"
-        return batch.x_0[..., :length], in_length(cond, length, self.rate, batch.pulses, self.rows)
+        assert cond.tokens is not None, "a word tower gives tokens"
+        assert cond.mask is not None, "a word tower gives a mask"
+        with torch.no_grad():
+            likely = self.pitch.lie(cond.tokens, cond.mask, self.where)
+        return batch.x_0[..., :length], in_length(cond, length, self.rate, batch.pulses, likely, self.rows)

@@ -15,6 +15,7 @@ from triptych.engine.codecs.folded import Folded
 from triptych.engine.codecs.spectral import Spectral
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import NetworkDenoiser, broadcast
+from triptych.engine.pitch import SEMITONES, Pitch
 from triptych.engine.pulse import Pulse
 from triptych.engine.text.words import WordTower
 from triptych.families.mini import STEP
@@ -181,13 +182,15 @@ NAMING = 0.2  # weight of the cross-entropy beside the squared error
 
 def sketch_loss(tower: WordTower, cond: Conditioning, batch: Encoded) -> Tensor:
     """E[x_0 | caption] by regression, as far as the sketch reaches; and which things the caption names; and where the
-    tower foretells one, the pulse."""
+    tower foretells them, the pulse and the notes."""
     assert cond.concat is not None, "a word tower gives a sketch"
     sketch, x_0 = cond.concat.float(), batch.x_0
     if tower.pulse is not None:
         x_0 = F.avg_pool1d(x_0, STEP)[..., : sketch.shape[-1]]
     error = F.mse_loss(sketch, x_0) + NAMING * naming_loss(tower, cond, batch.subjects)
-    return error if tower.pulse is None else error + pulse_loss(tower.pulse, cond, batch.pulses)
+    if tower.pulse is not None:
+        error = error + pulse_loss(tower.pulse, cond, batch.pulses)
+    return error if tower.pitch is None else error + pitch_loss(tower.pitch, cond, batch.notes)
 
 
 def pulse_loss(pulse: Pulse, cond: Conditioning, beats: Tensor | None) -> Tensor:
@@ -203,6 +206,15 @@ def pulse_loss(pulse: Pulse, cond: Conditioning, beats: Tensor | None) -> Tensor
     apart = ((rate - beats.clamp(min=0.1).log2()).abs() * there).sum() / there.sum().clamp(min=1)
     out: Tensor = apart + F.binary_cross_entropy_with_logits(odds, there)
     return out
+
+
+def pitch_loss(pitch: Pitch, cond: Conditioning, notes: Tensor | None) -> Tensor:
+    """The cross-entropy of which notes (B, NOTES) are there; twelve of them weigh as much as one thing to name."""
+    assert cond.tokens is not None, "a word tower gives tokens"
+    assert cond.mask is not None, "a word tower gives a mask"
+    assert notes is not None, "a bank of sounds"
+    odds = pitch(cond.tokens, cond.mask)
+    return SEMITONES * F.binary_cross_entropy_with_logits(odds, notes.float())
 
 
 def naming_loss(tower: WordTower, cond: Conditioning, subjects: Tensor) -> Tensor:

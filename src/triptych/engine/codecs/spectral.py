@@ -57,6 +57,12 @@ class Spectral(nn.Module):
         """Bands of each octave of joined bins; twice as many bins below them stay as they are."""
         return self.window // 2 >> (OCTAVES + 1)
 
+    def hertz(self, rate: float) -> tuple[Tensor, Tensor]:
+        """The middle and the width of each band (bands,), in Hz; rate: samples a second."""
+        joined = torch.tensor([1, 1, *(1 << n for n in range(1, OCTAVES + 1))]).repeat_interleave(self._octave)
+        widths = joined * (rate / self.window)
+        return widths.cumsum(0) - widths / 2 - rate / self.window / 2, widths
+
     @property
     def channels(self) -> int:
         return self.picture.channels * self.rows

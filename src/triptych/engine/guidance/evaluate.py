@@ -35,6 +35,7 @@ class Together:
     def __call__(
         self, denoiser: Denoiser, x_t: Tensor, t: Tensor, conds: Sequence[Conditioning]
     ) -> tuple[Prediction, ...]:
+        conds = [cond.at(t) for cond in conds]
         if len(conds) != len(self._conds) or any(a is not b for a, b in zip(conds, self._conds, strict=True)):
             self._conds, self._stacked = tuple(conds), _stack(conds)
         if self._stacked is None:
@@ -60,7 +61,9 @@ def rows(cond: Conditioning, index: Tensor) -> Conditioning:
 
     references = tuple(tensor[index.to(tensor.device)] for tensor in cond.references)
     scalars = {name: tensor[index.to(tensor.device)] for name, tensor in cond.scalars.items()}
-    return Conditioning(pick(cond.tokens), pick(cond.mask), pick(cond.vector), pick(cond.concat), references, scalars)
+    later = tuple((time, rows(instead, index)) for time, instead in cond.later)
+    routes = pick(cond.tokens), pick(cond.mask), pick(cond.vector), pick(cond.concat)
+    return Conditioning(*routes, references, scalars, later)
 
 
 def tensors(cond: Conditioning) -> list[Tensor]:

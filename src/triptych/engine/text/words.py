@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.loops import Loops
 from triptych.engine.nets.attention import attention
+from triptych.engine.pitch import Pitch
 from triptych.engine.poses import Course
 from triptych.engine.pulse import Pulse
 
@@ -138,9 +139,10 @@ class WordTower(nn.Module):
         course: Mapping[str, Any] | None = None,
         loops: Mapping[str, Any] | None = None,
         pulse: Mapping[str, Any] | None = None,
+        pitch: Mapping[str, Any] | None = None,
     ) -> None:
-        """length: the most tokens; sketch, course, loops, pulse: what `Sketch`, `Course`, `Loops` and `Pulse` take
-        beside the width, of a tower that has them."""
+        """length: the most tokens; sketch, course, loops, pulse, pitch: what `Sketch`, `Course`, `Loops`, `Pulse`
+        and `Pitch` take beside the width, of a tower that has them."""
         super().__init__()
         self.table = nn.Buffer(torch.zeros(words, features, dtype=torch.int8))
         self.scale = nn.Buffer(torch.ones(words, 1))
@@ -152,6 +154,7 @@ class WordTower(nn.Module):
         self.course = None if course is None else Course(width, **course)
         self.loops = None if loops is None else Loops(width, self.sketch.grid, **loops)
         self.pulse = None if pulse is None else Pulse(width, **pulse)
+        self.pitch = None if pitch is None else Pitch(width, **pitch)
 
     @property
     def length(self) -> int:

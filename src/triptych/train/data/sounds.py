@@ -37,7 +37,8 @@ DRUMS = 9  # the channel
 @final
 @dataclass(frozen=True, slots=True)
 class Sound:
-    """A clip (samples,) in [-1, 1] at RATE, its caption, and what is in it: "" or 0 where something does not apply."""
+    """A clip (samples,) in [-1, 1] at RATE, its caption, and what is in it: "" or 0 where something does not apply.
+    notes: those of its score, as MIDI numbers them; drums and effects have none."""
 
     samples: NDArray[np.float32]
     caption: str
@@ -46,6 +47,7 @@ class Sound:
     tonic: str = ""
     mode: str = ""
     tempo: int = 0
+    notes: tuple[int, ...] = ()
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -115,7 +117,8 @@ class Sounds:
         beats = SECONDS * tempo / 60
         score = pattern(rng, kind, TONICS.index(tonic), mode, (low, high), beats, every)
         samples = self._played(score, tempo, font, bank, preset)
-        return Sound(samples, _said(rng, name, kind, tonic, mode, tempo), kind, name, tonic, mode, tempo)
+        notes = tuple(sorted({note.key for note in score}))
+        return Sound(samples, _said(rng, name, kind, tonic, mode, tempo), kind, name, tonic, mode, tempo, notes)
 
     def _drums(self, rng: Rng) -> Sound:
         kits = instruments()["kits"]
