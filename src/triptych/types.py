@@ -156,19 +156,22 @@ class Card:
     )  # the family's own: weights file, network widths, ...
 
     def resolve(self, request: Request) -> Request:
-        """The request with every default filled in; the seed alone may stay None. Raises InvalidField.
+        """The request with every default filled in, and no option that has none; the seed may stay None.
+
+        Raises InvalidField.
 
         A resolved request resolves to itself.
         """
         self._refuse_unknown(request)
         plain = {name: self._value(name, getattr(request, name)) for name in PLAIN}
-        if not request.inputs:
+        if "init" not in request.inputs:
             plain["strength"] = None
         options = {
             name: self._value(name, request.options.get(name))
             for name, entry in self.fields.items()
             if name not in PLAIN and name != "prompt" and entry.kind != "artifact"
         }
+        options = {name: value for name, value in options.items() if value is not None}
         inputs = {name: self.fields[name].check(name, value) for name, value in request.inputs.items()}
         sizes: dict[str, Any] = {axis.name: self._size(axis, getattr(request, axis.name)) for axis in self.axes}
         prompt = self.fields["prompt"].check("prompt", request.prompt) if "prompt" in self.fields else request.prompt
@@ -211,9 +214,9 @@ class Card:
             if name in PLAIN or name == "prompt" or self.fields[name].kind == "artifact":
                 place = "among its inputs" if self.fields[name].kind == "artifact" else "as its own field"
                 raise InvalidField(f"options.{name}", _shown(value), f"only {name} of the request {place}")
-        if request.strength is not None and not request.inputs:
+        if request.strength is not None and "init" not in request.inputs:
             raise InvalidField(
-                "strength", request.strength, "none without an input to start from", "Give an input, or leave it out."
+                "strength", request.strength, "none without an init to start from", "Give an init, or leave it out."
             )
 
 

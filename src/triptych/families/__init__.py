@@ -7,7 +7,8 @@ lie beside that module in a file of the same name that ends in .toml. Nothing of
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -22,9 +23,10 @@ from triptych.types import Axis, Card, Field
 if TYPE_CHECKING:
     from triptych.model import Model
 
-__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "cards", "fingerprint", "load"]
+__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "card", "cards", "fingerprint", "load", "place"]
 
 GROUP = "triptych.families"
+WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin", ".gguf")  # what is meant as a file, whether or not it is there
 HERE = Path(__file__).parent
 
 # The names in the engine's two dictionaries, again, since importing the engine takes seconds; a test holds them equal.
@@ -63,6 +65,48 @@ def cards() -> Mapping[str, Card]:
     return MappingProxyType(found)
 
 
+def card(name: str) -> Card:
+    """The card of this name, or that of the weights at this place: a file, a folder, or a hub's OWNER/NAME.
+
+    The second is the card of the model that they are recognised as, under this name, with the place as its `source`.
+    Raises UnknownName, FileProblem, and WeightsError where something else lies there.
+    """
+    if name in cards():
+        return cards()[name]
+    path = Path(name).expanduser()
+    on_hub = name.count("/") == 2 and not path.is_absolute()  # OWNER/NAME/FILE
+    if not path.exists() and path.suffix in WEIGHTS and not on_hub:
+        raise FileProblem(f"there is no file {path.absolute()}. Name one that is there, or a model: triptych models.")
+    if not path.exists() and "/" not in name:
+        raise UnknownName("model", name, cards())
+    one = cards()[_kind(place(name))]
+    return replace(one, name=name, settings={**one.settings, "source": str(path.absolute()) if path.exists() else name})
+
+
+def _kind(path: Path) -> str:
+    """The name of the card whose networks lie there, as names and shapes tell, or else a folder's own word."""
+    from triptych.weights.files import open_bundle
+    from triptych.weights.recognise import recognise
+
+    bundle = open_bundle(path)
+    try:
+        found = recognise(bundle)
+    except WeightsError:
+        written = bundle.configs[""].get("_class_name")
+        for one in cards().values():
+            if written in one.settings.get("pipelines", ()):
+                return one.name
+        raise
+    if found.refusal:
+        raise WeightsError(found.refusal)
+    kind = "-".join(filter(None, (found.family, found.variant)))
+    for one in cards().values():
+        if one.settings.get("kind") == kind:
+            return one.name
+    here = ", ".join(sorted({one.settings["kind"] for one in cards().values() if "kind" in one.settings}))
+    raise WeightsError(f"{path} is {kind or found.kind}, which does not run here; what does: {here}.")
+
+
 def load(card: Card, device: str, dtype: str) -> "Model":
     """The model of a card with its weights on the device. Raises WeightsError."""
     module = import_module(_modules()[card.family])
@@ -70,23 +114,60 @@ def load(card: Card, device: str, dtype: str) -> "Model":
     return loaded
 
 
-def fingerprint(card: Card) -> dict[str, Any]:
+def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
     """What a recipe says of a model: its name, the hash of its card, the hash of each weights file.
+
+    more: files and folders that a request adds to it.
 
     Raises WeightsError where a file is missing.
     """
     settings = json.dumps(dict(card.settings), sort_keys=True, default=str)
-    folder = _place(card.family).parent / "weights"
-    base = cards()[card.settings["base"]].settings if "base" in card.settings else {}
-    values = [*base.values(), *card.settings.values()]
-    names = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
+    weights = _given(place(card.settings["source"])) if "source" in card.settings else _shipped(card)
+    weights = weights | {
+        f"{path.name}/{name}" if path.is_dir() else name: told for path in more for name, told in _given(path).items()
+    }
     return {
         "name": card.name,
         "family": card.family,
         "license": card.license,
         "card": hashlib.sha256(settings.encode()).hexdigest(),
-        "weights": {name: _digest(folder / name) for name in sorted(names)},
+        "weights": weights,
     }
+
+
+def place(source: str) -> Path:
+    """Where a card's weights lie: a path. Raises WeightsError."""
+    path = Path(source).expanduser()
+    if path.exists():
+        return path
+    return _fetched(source)
+
+
+@cache
+def _fetched(source: str) -> Path:
+    from triptych.weights import hub
+
+    return hub.fetch(hub.parse(source)).path
+
+
+def _shipped(card: Card) -> dict[str, str]:
+    """The hashes of the files of a model that ships with its family."""
+    folder = _place(card.family).parent / "weights"
+    base = cards()[card.settings["base"]].settings if "base" in card.settings else {}
+    values = [*base.values(), *card.settings.values()]
+    names = {value for value in values if isinstance(value, str) and value.endswith(".safetensors")}
+    return {name: _digest(folder / name) for name in sorted(names)}
+
+
+@cache
+def _given(path: Path) -> dict[str, str]:
+    """What tells the files at a place from others, by their names there."""
+    from triptych.weights.digest import sampled
+    from triptych.weights.files import open_bundle
+
+    files = {file for tensors in open_bundle(path).sets.values() for file, _ in tensors.places.values()}
+    root = path if path.is_dir() else path.parent
+    return {file.relative_to(root).as_posix(): sampled(file) for file in sorted(files)}
 
 
 @cache

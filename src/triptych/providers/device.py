@@ -27,11 +27,25 @@ def pick_device(name: str) -> str:
 
 
 def pick_dtype(request: Request) -> str:
-    """The dtype that the request names; "auto" is what the card's settings say, else float32."""
+    """The dtype that the request names; "auto" is what the card's settings say, else float32.
+
+    A card that says "best" takes what the device computes fastest in and cannot overflow in.
+    """
     asked: str = request.options["dtype"]
     if asked != "auto":
         return asked
-    return str(families.cards()[request.model].settings.get("dtype", "float32"))
+    said = str(families.card(request.model).settings.get("dtype", "float32"))
+    return said if said != "best" else best_dtype(pick_device(request.options["device"]))
+
+
+def best_dtype(device: str) -> str:
+    """bfloat16 where it is computed in silicon; else float16 on a GPU, and float32 on a CPU."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        return "bfloat16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "float32"
+    if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bfloat16"
+    return "float16"
 
 
 @contextmanager

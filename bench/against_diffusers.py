@@ -1,0 +1,210 @@
+"""The networks of Stable Diffusion beside diffusers': one step of the U-Net, decoding, loading, starting.
+
+    python bench/against_diffusers.py [sd15] [sdxl] [vae] [load] [start] [--runs 5] [--json FILE]
+
+Random weights of full size, the same in both; both engines take turns in one process, in an order that changes from
+round to round; figures are medians, and ratios are medians of ratios within a round. "default" is what one gets who
+asks for nothing: float32 with diffusers, what the machine does well with ours. "tuned" is the best that one can set by
+hand with diffusers: the same dtype as ours and channels last. Equality of what comes out is measured beside it.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import diffusers
+import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from torch import Tensor, nn
+
+from triptych.engine.codecs import kl
+from triptych.engine.codecs.kl import KL
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.nets import ldm
+from triptych.engine.nets.ldm import LatentUNet
+from triptych.weights.layouts import gathered
+from triptych.weights.layouts import unet as unets
+from triptych.weights.layouts import vae as vaes
+
+SD15 = {"cross_attention_dim": 768, "attention_head_dim": 8}
+SDXL = {
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "transformer_layers_per_block": (1, 2, 10),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+VAE = {
+    "block_out_channels": (128, 256, 512, 512),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 2,
+    "latent_channels": 4,
+}
+
+
+def paired(ways: dict[str, Callable[[], Tensor]], runs: int) -> dict[str, float]:
+    """Median seconds of each, and the ratio of the first to each of the others."""
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for way in ways.values():
+        way()
+    names = list(ways)
+    for turn in range(runs):
+        for name in names[turn % len(names) :] + names[: turn % len(names)]:
+            began = time.perf_counter()
+            ways[name]()
+            taken[name].append(time.perf_counter() - began)
+    first, *rest = names
+    found = {name: round(statistics.median(seconds), 3) for name, seconds in taken.items()}
+    for name in rest:
+        pairs = zip(taken[first], taken[name], strict=True)
+        found[f"{first} / {name}"] = round(statistics.median(a / b for a, b in pairs), 3)
+    return found
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Weights that let signals through, so that equality means something."""
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if p.ndim > 1:
+                p.normal_(0, (1 / p[0].numel()) ** 0.5)
+            elif name.endswith("weight"):
+                p.fill_(1)
+            else:
+                p.zero_()
+    return module.eval().requires_grad_(False)
+
+
+def ours_like(network: nn.Module, theirs: nn.Module, layout: Callable[..., object]) -> nn.Module:
+    """Our network on the meta device, filled with the other's tensors in their dtype."""
+    shapes = {name: tuple(p.shape) for name, p in network.state_dict().items()}
+    state = theirs.state_dict()
+    network.load_state_dict(gathered(layout(shapes), shapes, state.__getitem__), assign=True)
+    return network.eval().requires_grad_(False)
+
+
+def apart(a: Tensor, b: Tensor) -> float:
+    """The largest difference, as a share of the largest value."""
+    return float((a.float() - b.float()).abs().max() / b.float().abs().max())
+
+
+def unet(kind: str, side: int, batch: int, runs: int, whole: bool) -> dict[str, object]:
+    """One step; whole: diffusers in float32 too, which SDXL has no room for beside ours."""
+    torch.manual_seed(0)
+    shape, told = (ldm.SD15, SD15) if kind == "sd15" else (ldm.SDXL, SDXL)
+    with torch.device("meta"):
+        theirs, ours = UNet2DConditionModel(**told), LatentUNet(shape)
+    theirs = randomised(theirs.to_empty(device="cpu") if whole else theirs.to(torch.bfloat16).to_empty(device="cpu"))
+    tuned = theirs
+    if whole:
+        tuned = UNet2DConditionModel(**told).to(torch.bfloat16)
+        tuned.load_state_dict(theirs.state_dict())
+    tuned = tuned.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    ours = ours_like(ours, tuned, unets.diffusers).to(memory_format=torch.channels_last)
+    x, t = torch.randn(batch, 4, side // 8, side // 8), torch.full((batch,), 500.0)
+    tokens = torch.randn(batch, 77, told["cross_attention_dim"])
+    vector = None if shape.vector is None else torch.randn(batch, shape.vector)
+    cond = Conditioning(tokens=tokens, vector=vector)
+    added = None
+    if vector is not None:
+        ids = torch.tensor([[1024.0, 1024, 0, 0, 1024, 1024]]).repeat(batch, 1)
+        flat = tuned.add_time_proj(ids.flatten()).reshape(batch, -1)
+        cond = Conditioning(tokens=tokens, vector=torch.cat([vector[:, :1280], flat], dim=1))
+        added = {"text_embeds": vector[:, :1280], "time_ids": ids}
+
+    def asked(network: nn.Module, dtype: torch.dtype) -> Callable[[], Tensor]:
+        extra = None if added is None else {name: value.to(dtype) for name, value in added.items()}
+
+        @torch.inference_mode()
+        def run() -> Tensor:
+            return network(x.to(dtype), t, tokens.to(dtype), added_cond_kwargs=extra).sample
+
+        return run
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return ours(x, t, cond)
+
+    ways = {"ours": run, "tuned": asked(tuned, torch.bfloat16)}
+    if whole:
+        ways["default"] = asked(theirs, torch.float32)
+    found: dict[str, object] = dict(paired(ways, runs))
+    found["apart from tuned"] = round(apart(run(), ways["tuned"]()), 5)
+    if whole:
+        found["tuned apart from default"] = round(apart(ways["tuned"](), ways["default"]()), 5)
+        found["apart from default"] = round(apart(run(), ways["default"]()), 5)
+    return found
+
+
+def vae(side: int, runs: int) -> dict[str, object]:
+    """Decoding one picture."""
+    torch.manual_seed(0)
+    theirs = randomised(AutoencoderKL(**VAE))
+    tuned = AutoencoderKL(**VAE).to(torch.bfloat16)
+    tuned.load_state_dict(theirs.state_dict())
+    tuned = tuned.to(memory_format=torch.channels_last).eval().requires_grad_(False)
+    with torch.device("meta"):
+        codec = KL(**kl.SD15)
+    codec = ours_like(codec, tuned, vaes.diffusers).to(memory_format=torch.channels_last)
+    z = torch.randn(1, 4, side // 8, side // 8)
+
+    @torch.inference_mode()
+    def ours() -> Tensor:
+        return codec.decode(z)
+
+    @torch.inference_mode()
+    def by_hand() -> Tensor:
+        return tuned.decode(z.to(torch.bfloat16) / 0.18215).sample
+
+    @torch.inference_mode()
+    def default() -> Tensor:
+        return theirs.decode(z / 0.18215).sample
+
+    found: dict[str, object] = dict(paired({"ours": ours, "tuned": by_hand, "default": default}, runs))
+    found["apart from default"], found["tuned apart"] = (
+        round(apart(ours(), default()), 5),
+        round(apart(by_hand(), default()), 5),
+    )
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["sd15", "sdxl", "vae"])
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    told = parser.parse_args()
+    figures: dict[str, object] = {
+        "machine": {"threads": torch.get_num_threads(), "torch": torch.__version__, "diffusers": diffusers.__version__}
+    }
+    plans: dict[str, Callable[[], object]] = {}
+    if "sd15" in told.what:
+        plans |= {f"SD 1.5, 512 px, batch {n}": lambda n=n: unet("sd15", 512, n, told.runs, True) for n in (1, 2)}
+    if "sdxl" in told.what:
+        plans |= {f"SDXL, {n} px, batch 1": lambda n=n: unet("sdxl", n, 1, told.runs, False) for n in (512, 1024)}
+    if "vae" in told.what:
+        plans |= {f"VAE decode, {n} px": lambda n=n: vae(n, told.runs) for n in (512, 1024)}
+    for name, plan in plans.items():
+        figures[name] = plan()
+        print(name, json.dumps(figures[name], indent=2), flush=True)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    figures["peak of this whole process, MiB"] = peak
+    if told.json:
+        told.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""Prompts, sizes and pictures to what the networks of Stable Diffusion are told."""
+
+import math
+from dataclasses import dataclass
+from typing import final
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from triptych.engine.codecs.kl import KL
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.text.clip import ClipText
+from triptych.families.sd_weights import Kind
+from triptych.model import Script
+from triptych.profiles import profile
+from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
+from triptych.types import Request
+
+__all__ = ["PromptEncoder", "sines"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class PromptEncoder:
+    """A prompt, the size, and for inpainting what is kept of a picture, to what the network is told."""
+
+    kind: Kind
+    towers: tuple[ClipText, ...]
+    codec: KL
+
+    @torch.inference_mode()
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Script:
+        """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField."""
+        # Told together, so that all are cut into as many chunks and fit into one batch.
+        texts = list(dict.fromkeys([prompt, request.prompt, request.negative_prompt or ""]))
+        turns = self._listening(request)(texts, request.steps or 1)
+        starts = [0, *(turn.last for turn in turns[:-1])]
+        numbers = self._numbers(request, prompt == request.prompt)
+        kept = self._kept(request, **seen)
+        loud = float(not self.kind.silent or bool(prompt) or request.options["profile"] == "comfy")
+        return Script(tuple((n, _told(turn, numbers, kept, loud)) for n, turn in zip(starts, turns, strict=True)))
+
+    def _listening(self, request: Request) -> ClipEncoder:
+        skip = request.options["clip_skip"]
+        listening = [
+            Tower(net, skip, one.normed, one.pad, one.pooled)
+            for net, one in zip(self.towers, self.kind.towers, strict=True)
+        ]
+        return ClipEncoder(listening, RULES[profile(request.options["profile"]).reading])
+
+    def _numbers(self, request: Request, wanted: bool) -> Tensor | None:
+        """(1, 256 n) what is said of the size and, to the refiner, of the beauty, which for what is unwanted is low."""
+        size = [float(request.height or 0), float(request.width or 0)]
+        if not self.kind.numbers:
+            return None
+        last = size if self.kind.numbers == 6 else [WANTED if wanted else UNWANTED]
+        device = self.codec.decoder.conv_out.weight.device
+        return sines(torch.tensor([*size, 0.0, 0.0, *last], device=device)).reshape(1, -1)
+
+    def _kept(self, request: Request, init: Tensor | None = None, mask: Tensor | None = None) -> Tensor | None:
+        """(1, 5, h, w): where the picture may change, and the latents of what is kept of it; grey where nothing is."""
+        if self.kind.shape.in_channels == 4:
+            return None
+        device = self.codec.decoder.conv_out.weight.device
+        shape = (1, 1, request.height or 0, request.width or 0)
+        free = torch.ones(shape, device=device) if mask is None or init is None else (mask >= 0.5).float()
+        picture = torch.zeros(1, 3, *shape[2:], device=device) if init is None else init
+        small = interpolate(free, [n // f for n, f in zip(shape[2:], self.codec.scale_factor, strict=True)])
+        return torch.cat([small, self.codec.encode(picture * (free < 0.5))], dim=1)
+
+
+WANTED, UNWANTED = 6.0, 2.5  # scores of beauty, as the refiner's authors use it
+
+
+def sines(numbers: Tensor) -> Tensor:
+    """(N,) to (N, 256), as timesteps are told: arXiv:2307.01952, section 2.2."""
+    frequencies = torch.exp(-math.log(10_000) * torch.arange(128, device=numbers.device) / 128)
+    angles = numbers[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=1)
+
+
+def _told(turn: Turn, numbers: Tensor | None, kept: Tensor | None, loud: float) -> Conditioning:
+    """Of all that was encoded together the first, with what goes with it; loud: what the prompt is multiplied by."""
+    tokens, vector = turn.cond.tokens, turn.cond.vector
+    assert tokens is not None, "an encoder of prompts gives tokens"
+    if numbers is not None:
+        assert vector is not None, "a tower whose pooled vector is taken"
+        vector = torch.cat([loud * vector[:1].float(), numbers], dim=1)
+    return Conditioning(tokens=loud * tokens[:1], vector=vector, concat=kept)

@@ -1,0 +1,150 @@
+"""What changes a model or adds words to it: low-rank adapters and textual inversions, told by names and shapes alone.
+
+A low-rank file names a module and the part that a tensor plays in its change; which modules and how wide they are tell
+the family that it was made for. Where that leaves several, all of them are said.
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import final
+
+from triptych.weights.header import Entry
+
+__all__ = ["Adapter", "adapter", "claimed"]
+
+ROLE = re.compile(
+    r"[._](lora_(?:down|up|mid)|lora_[AB](?:\.\w+)?|lora\.(?:down|up)|lora_linear_layer\.(?:down|up)|alpha|dora_scale"
+    r"|lora_magnitude_vector(?:\.\w+)?|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|diff|diff_b|oft_blocks|oft_diag"
+    r"|w_norm|b_norm|on_input)(?:\.weight)?$"
+)
+DOWN = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "hada_w1_b")  # (rank, width of what comes in)
+RANKED = (*DOWN, "lokr_w1_b", "lokr_w2_b")
+ALGORITHMS = {"hada": "LoHa", "lokr": "LoKr", "lora": "LoRA", "oft_": "OFT", "on_i": "IA3", "diff": "difference"}
+LAYOUTS = (
+    ("base_model.model.", "peft"),
+    ("lora_unet_", "kohya"),
+    ("lora_te", "kohya"),
+    ("lora_transformer_", "kohya"),
+    ("lycoris_", "lycoris"),
+    ("diffusion_model.", "original"),
+)
+
+TAKES_TEXT = re.compile(r"attn2[._](processor[._])?to_[kv]$|^lora_te_.*self_attn_[qkv]_proj$")
+WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}  # of text, as it is taken in
+KNOWN = ("sd15", "sd2", "sdxl", "sdxl-refiner", "sd3", "flux", "wan")
+UNETS = ("sd15", "sd2", "sdxl", "sdxl-refiner")
+
+# Modules that only some families have; dots are underscores.
+TELLING: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern, re.MULTILINE), families)
+    for pattern, families in (
+        (r"(down_blocks_0|up_blocks_3)_attentions|input_blocks_[12]_1_|output_blocks_(9|10|11)_1_", ("sd15", "sd2")),
+        (r"up_blocks_0_attentions|output_blocks_[012]_1_(transformer|proj)", ("sdxl",)),
+        (r"(attentions_\d+|blocks_\d+_1|block_1)_transformer_blocks_[1-3]_", ("sdxl", "sdxl-refiner")),
+        (r"(attentions_\d+|blocks_\d+_1|block_1)_transformer_blocks_[4-9]_", ("sdxl",)),
+        (r"(down|up)_blocks_\d|mid_block_|(input|output)_blocks_\d|middle_block_", UNETS),
+        (r"^lora_te[12]_|^text_encoder_2", ("sdxl", "sdxl-refiner", "sd3", "flux")),
+        (r"^lora_te_", ("sd15", "sd2")),
+        (r"double_blocks_\d|single_(transformer_)?blocks_\d", ("flux",)),
+        (r"joint_blocks_\d", ("sd3",)),
+        (r"transformer_blocks_\d+_attn_(to|add)_", ("sd3", "flux")),
+        (r"(^|_)blocks_\d+_(self|cross)_attn_", ("wan",)),
+    )
+)
+# What trainers write into the metadata: ss_base_model_version, modelspec.architecture.
+CLAIMS = (
+    ("sdxl_base", "sdxl"),
+    ("stable-diffusion-xl-v1-base", "sdxl"),
+    ("sd_v1", "sd15"),
+    ("stable-diffusion-v1", "sd15"),
+    ("sd_v2", "sd2"),
+    ("stable-diffusion-v2", "sd2"),
+    ("sd3", "sd3"),
+    ("stable-diffusion-3", "sd3"),
+    ("flux", "flux"),
+)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A low-rank file. claimed: the family of its metadata, "" where they say none."""
+
+    algorithm: str  # LoRA, LoHa, LoKr, ..., with DoRA where lengths are learnt too
+    layout: str  # kohya, diffusers, peft, original, lycoris
+    families: tuple[str, ...]  # none: what it changes tells no family, or several that exclude each other
+    claimed: str
+    ranks: tuple[int, ...]  # all that occur, rising
+    modules: int
+    targets: tuple[str, ...]  # unet, text_encoder, ...
+    strange: tuple[str, ...]  # tensors that play no part of a low-rank change
+
+
+def adapter(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Adapter | None:
+    """None where it is no low-rank file: where fewer than half of its tensors play such a part."""
+    roles = {name: (name[: found.start()], found[1]) for name in entries if (found := ROLE.search(name))}
+    kinds = {role[:4] for _, role in roles.values()} & ALGORITHMS.keys()
+    if not kinds or 2 * len(roles) < len(entries):
+        return None
+    modules = {module for module, _ in roles.values()}
+    widths = {
+        entries[name].shape[1] for name, told in roles.items() if _attends(*told) and len(entries[name].shape) > 1
+    }
+    ranks = {entries[name].shape[0] for name, (_, role) in roles.items() if _is(role, RANKED) and entries[name].shape}
+    lengths = {role for _, role in roles.values()} & {"dora_scale", "lora_magnitude_vector"}
+    named = " and ".join(ALGORITHMS[kind] for kind in sorted(kinds, key=list(ALGORITHMS).index) if kind != "diff")
+    return Adapter(
+        algorithm=(named or ALGORITHMS["diff"]) + (" with DoRA" if lengths else ""),
+        layout=_layout(modules),
+        families=_narrowed(modules, widths),
+        claimed=claimed(metadata),
+        ranks=tuple(sorted(ranks)),
+        modules=len(modules),
+        targets=tuple(sorted({_target(module) for module in modules})),
+        strange=tuple(name for name in entries if name not in roles),
+    )
+
+
+def claimed(metadata: Mapping[str, str]) -> str:
+    """The family that whoever trained it wrote down, "" where nobody did."""
+    claims = [metadata.get(name, "").lower() for name in ("ss_base_model_version", "modelspec.architecture")]
+    return next((family for start, family in CLAIMS for claim in claims if claim.startswith(start)), "")
+
+
+def _is(role: str, kinds: Iterable[str]) -> bool:
+    return any(role == kind or role.startswith(f"{kind}.") for kind in kinds)
+
+
+def _attends(module: str, role: str) -> bool:
+    """Whether this tensor takes in text: of a U-Net, or in the tower of a model that has one alone."""
+    return _is(role, DOWN) and TAKES_TEXT.search(module) is not None
+
+
+def _narrowed(modules: Iterable[str], widths: Iterable[int]) -> tuple[str, ...]:
+    """The families that have all of these modules, with text of this width."""
+    left = set(KNOWN)
+    plain = "\n".join(module.removeprefix("base_model.model.").replace(".", "_") for module in modules)
+    told = [families for pattern, families in TELLING if pattern.search(plain)]
+    for families in told:
+        left &= set(families)
+    for width in widths:
+        left &= {WIDTHS.get(width, "")}
+    return tuple(name for name in KNOWN if name in left) if told else ()
+
+
+def _layout(modules: Iterable[str]) -> str:
+    found = {layout for module in modules for start, layout in LAYOUTS if module.startswith(start)}
+    return " and ".join(sorted(found)) or "diffusers"
+
+
+def _target(module: str) -> str:
+    plain = module.removeprefix("base_model.model.").replace(".", "_")
+    if re.match(r"lora_te2_|text_encoder_2_", plain):
+        return "text_encoder_2"
+    if re.match(r"lora_te1?_|text_encoder_|text_model_", plain):
+        return "text_encoder"
+    unet = re.search(
+        r"(down|up)_blocks_\d|mid_block_|(input|output)_blocks_\d|middle_block_|time_emb|conv_in|conv_out", plain
+    )
+    return "unet" if unet or plain.startswith("unet_") else "transformer"

@@ -1,0 +1,464 @@
+"""Stable Diffusion from the same small folders as diffusers' pipelines: the same seed gives the same picture."""
+
+import math
+import warnings
+from dataclasses import replace
+
+import diffusers
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+from triptych.engine.codecs.kl import KL
+from triptych.engine.nets.ldm import LatentUNet
+from triptych.errors import InvalidField, WeightsMismatch
+from triptych.families import cards, sd
+from triptych.families.sd_changes import loras
+from triptych.model import decode, generate, prepared
+from triptych.text.clip_tokens import merges, vocabulary
+from triptych.types import Artifact, Request
+from triptych.weights.files import open_bundle
+from triptych.weights.layouts import clip, unet, vae
+
+SIZE = 64
+FILE = Artifact("image/png", b"")  # stands for what is given as samples
+TABLE = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "clip_sample": False,
+    "set_alpha_to_one": True,
+}
+VAE = {
+    "block_out_channels": (32, 32, 32, 32),
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "layers_per_block": 1,
+}
+SMALL = {"layers_per_block": 1, "block_out_channels": (32, 64), "sample_size": SIZE // 8}
+
+
+def tokenizer(pad="<|endoftext|>"):
+    return CLIPTokenizer(vocab=vocabulary(), merges=merges(), pad_token=pad, model_max_length=77)
+
+
+def tower(width, kind=CLIPTextModel, **more):
+    config = CLIPTextConfig(
+        hidden_size=width, intermediate_size=4 * width, num_hidden_layers=3, num_attention_heads=2, vocab_size=49408,
+        bos_token_id=49406, eos_token_id=49407, **more,
+    )  # fmt: skip
+    return kind(config)
+
+
+def lively(module):
+    """Weights that let signals through."""
+    with torch.no_grad():
+        for p in module.parameters():
+            if p.ndim > 1:
+                p.normal_(0, 1 / math.sqrt(p[0].numel()))
+    return module.eval()
+
+
+def sd15(channels=4):
+    unet = diffusers.UNet2DConditionModel(
+        in_channels=channels, cross_attention_dim=48, attention_head_dim=4, **SMALL,
+        down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"), up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+    )  # fmt: skip
+    return {
+        "unet": lively(unet),
+        "vae": lively(diffusers.AutoencoderKL(**VAE)),
+        "text_encoder": lively(tower(48)),
+        "tokenizer": tokenizer(),
+        "scheduler": diffusers.DDIMScheduler(**TABLE),
+        "safety_checker": None,
+        "feature_extractor": None,
+    }
+
+
+def sdxl():
+    unet = diffusers.UNet2DConditionModel(
+        cross_attention_dim=48 + 64, attention_head_dim=(1, 1), layers_per_block=1, block_out_channels=(64, 64),
+        sample_size=SIZE // 8, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), transformer_layers_per_block=(1, 2),
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=6 * 256 + 64,
+    )  # fmt: skip
+    return {
+        "unet": lively(unet),
+        "vae": lively(diffusers.AutoencoderKL(**VAE, scaling_factor=0.13025)),
+        "text_encoder": lively(tower(48)),
+        "text_encoder_2": lively(tower(64, CLIPTextModelWithProjection, projection_dim=64, hidden_act="gelu")),
+        "tokenizer": tokenizer(),
+        "tokenizer_2": tokenizer("!"),
+        "scheduler": diffusers.DDIMScheduler(**TABLE),
+    }
+
+
+PIPES = {
+    "sd15": (sd15, diffusers.StableDiffusionPipeline),
+    "sdxl": (sdxl, diffusers.StableDiffusionXLPipeline),
+}
+
+
+@pytest.fixture(scope="module", params=list(PIPES))
+def both(request, tmp_path_factory):
+    """The folder's name of a kind, its pipeline, and the model that is loaded from the same folder."""
+    torch.manual_seed(0)
+    parts, kind = PIPES[request.param]
+    folder = tmp_path_factory.mktemp(request.param)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = kind(**parts())
+        pipe.save_pretrained(folder)
+    pipe.set_progress_bar_config(disable=True)
+    card = cards()[request.param]
+    card = replace(card, settings={**card.settings, "source": str(folder)})
+    return request.param, pipe, sd.load(card, "cpu", "float32")
+
+
+def ours(model, **fields):
+    samples = {name: fields.pop(name) for name in ("init", "mask") if name in fields}
+    hints = fields.pop("hints", {})
+    request = Request(model.card.name, "a red fox", **{"seed": 7, "height": SIZE, "width": SIZE, "steps": 6} | fields)
+    resolved = model.card.resolve(request)
+    *_, last = generate(prepared(model, resolved, hints), resolved, **samples)
+    return ((decode(model, last.x_t)[0].clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
+
+
+def theirs(pipe, **fields):
+    generator = torch.Generator("cpu").manual_seed(7)
+    asked = {"height": SIZE, "width": SIZE, "num_inference_steps": 6, "guidance_scale": 7.5} | fields
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return pipe("a red fox", generator=generator, output_type="np", **asked).images[0]
+
+
+def psnr(a, b):
+    return -10 * math.log10(max(float(np.mean((a - b) ** 2)), 1e-12))
+
+
+DIFFUSERS = {"profile": "diffusers"}
+WALKS = {  # ours, diffusers' class and what it is told: the same way through the same noise levels
+    "ddim": ("ddim", "leading", diffusers.DDIMScheduler, {}),
+    "euler": ("euler", "leading", diffusers.EulerDiscreteScheduler, {}),
+    "euler, trailing": ("euler", "trailing", diffusers.EulerDiscreteScheduler, {"timestep_spacing": "trailing"}),
+    "euler ancestral": ("euler_ancestral", "leading", diffusers.EulerAncestralDiscreteScheduler, {}),
+    "dpm++ 2m": ("dpmpp_2m", "trailing", diffusers.DPMSolverMultistepScheduler, {"timestep_spacing": "trailing"}),
+    "lcm": ("lcm", "leading", diffusers.LCMScheduler, {"original_inference_steps": 1000}),
+}
+
+
+def walking(pipe, kind, told):
+    """The pipeline with another scheduler."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.scheduler = kind.from_config({**TABLE, "timestep_spacing": "leading", **told})
+    return pipe
+
+
+@pytest.mark.parametrize("name", [name for name in WALKS if name != "lcm"])
+def test_the_same_folder_and_seed_give_the_picture_of_diffusers(both, name):
+    _, pipe, model = both
+    sampler, spacing, kind, told = WALKS[name]
+    picture = ours(model, sampler=sampler, spacing=spacing, guidance_scale=7.5, options=DIFFUSERS)
+    expected = theirs(walking(pipe, kind, told))
+    assert expected.std() > 0.05
+    assert psnr(picture, expected) > 40
+
+
+def test_what_leads_away_is_the_same_too(both):
+    _, pipe, model = both
+    picture = ours(
+        model, sampler="ddim", spacing="leading", guidance_scale=5.0, negative_prompt="blurry, grey", options=DIFFUSERS
+    )
+    expected = theirs(walking(pipe, diffusers.DDIMScheduler, {}), negative_prompt="blurry, grey", guidance_scale=5.0)
+    assert psnr(picture, expected) > 40
+
+
+def gradient():
+    """(1, 3, SIZE, SIZE) in [-1, 1]."""
+    x = torch.linspace(-1, 1, SIZE)
+    return torch.stack([x[None].expand(SIZE, -1), x[:, None].expand(-1, SIZE), (x[None] * x[:, None])])[None]
+
+
+TASKS = {
+    "sd15": (diffusers.StableDiffusionImg2ImgPipeline, diffusers.StableDiffusionInpaintPipeline),
+    "sdxl": (diffusers.StableDiffusionXLImg2ImgPipeline, diffusers.StableDiffusionXLInpaintPipeline),
+}
+
+
+@pytest.mark.parametrize("strength", [0.5, 0.8])
+def test_a_picture_to_start_from(both, strength):
+    kind, pipe, model = both
+    picture = ours(
+        model, sampler="ddim", spacing="leading", guidance_scale=7.5, strength=strength, options=DIFFUSERS,
+        init=gradient(), inputs={"init": FILE}, steps=10,
+    )  # fmt: skip
+    walking(pipe, diffusers.DDIMScheduler, {})
+    expected = drawn(TASKS[kind][0](**pipe.components), image=gradient() / 2 + 0.5, strength=strength)
+    assert psnr(picture, expected) > 40
+
+
+def drawn(pipe, **asked):
+    pipe.set_progress_bar_config(disable=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        generator = torch.Generator("cpu").manual_seed(7)
+        told = {"guidance_scale": 7.5, "num_inference_steps": 10, "output_type": "np", **asked}
+        return pipe("a red fox", generator=generator, **told).images[0]
+
+
+def test_a_part_of_a_picture_made_anew(both):
+    kind, pipe, model = both
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., 16:48, 24:56] = 1
+    picture = ours(
+        model, sampler="ddim", spacing="leading", guidance_scale=7.5, strength=0.8, options=DIFFUSERS,
+        init=gradient(), mask=mask, inputs={"init": FILE}, steps=10,
+    )  # fmt: skip
+    walking(pipe, diffusers.DDIMScheduler, {})
+    expected = drawn(
+        TASKS[kind][1](**pipe.components), image=gradient(), mask_image=mask, strength=0.8, height=SIZE, width=SIZE
+    )
+    assert psnr(picture, expected) > 40
+
+
+def single_file(pipe, kind, path):
+    """The components of a pipeline in one file, named as their authors publish them."""
+    state = {}
+    blocks = pipe.unet.config.layers_per_block
+
+    def put(prefix, module, theirs, layout):
+        with torch.device("meta"):
+            names = module().state_dict()
+        for name, source in layout(names).items():
+            value = theirs[source.names[0]]
+            is_conv = "attn_1" in name and name.endswith("weight") and "norm" not in name
+            state[prefix + name] = value[..., None, None].contiguous() if is_conv else value.contiguous()
+
+    measured = sd.measured(sd.KINDS[kind], open_bundle(path.parent / "folder"))
+    put("model.diffusion_model.", lambda: LatentUNet(measured.shape), pipe.unet.state_dict(),
+        lambda names: unet.diffusers(names, blocks))  # fmt: skip
+    put("first_stage_model.", lambda: KL(measured.codec), pipe.vae.state_dict(), vae.diffusers)
+    for one in measured.towers:
+        theirs = getattr(pipe, one.folder).state_dict()
+        theirs = {name.removeprefix("text_model."): value for name, value in theirs.items()}
+        if one.layout is clip.transformers:
+            state |= {f"{one.prefix}text_model.{name}": value.contiguous() for name, value in theirs.items()}
+        else:
+            state |= {one.prefix + name: value.contiguous() for name, value in openclip_named(theirs).items()}
+    state["alphas_cumprod"] = torch.zeros(1000)  # as such files have them beside what is needed
+    save_file(state, path)
+    return measured
+
+
+def openclip_named(state):
+    """transformers' names of a text tower to OpenCLIP's."""
+    found = {
+        "token_embedding.weight": state["embeddings.token_embedding.weight"],
+        "positional_embedding": state["embeddings.position_embedding.weight"],
+        "ln_final.weight": state["final_layer_norm.weight"],
+        "ln_final.bias": state["final_layer_norm.bias"],
+        "text_projection": state["text_projection.weight"].T,
+    }
+    renamed = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "self_attn.out_proj": "attn.out_proj",
+               "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}  # fmt: skip
+    for number in range(1 + max(int(name.split(".")[2]) for name in state if name.startswith("encoder.layers."))):
+        layer, block = f"encoder.layers.{number}.", f"transformer.resblocks.{number}."
+        for part in ("weight", "bias"):
+            thirds = [state[f"{layer}self_attn.{letter}_proj.{part}"] for letter in "qkv"]
+            found[f"{block}attn.in_proj_{part}"] = torch.cat(thirds)
+            found |= {f"{block}{new}.{part}": state[f"{layer}{old}.{part}"] for old, new in renamed.items()}
+    return found
+
+
+def test_one_file_with_everything_is_the_folder(both, tmp_path, monkeypatch):
+    kind, pipe, model = both
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.save_pretrained(tmp_path / "folder")
+    measured = single_file(pipe, kind, tmp_path / "all.safetensors")
+    monkeypatch.setattr(sd, "KINDS", {kind: measured})
+    card = replace(model.card, settings={**model.card.settings, "source": str(tmp_path / "all.safetensors")})
+    alone = sd.load(card, "cpu", "float32")
+    assert np.array_equal(ours(alone, sampler="euler"), ours(model, sampler="euler"))
+
+
+def test_weights_that_do_not_fit_say_which(both, tmp_path):
+    _, pipe, model = both
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe.save_pretrained(tmp_path)
+    path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
+    tensors = load_file(path)
+    moved = {("strange" if name == "conv_in.bias" else name): value for name, value in tensors.items()}
+    save_file(moved, path)
+    card = replace(model.card, settings={**model.card.settings, "source": str(tmp_path)})
+    with pytest.raises(WeightsMismatch, match=r"Missing \(1\): input_blocks.0.0.bias.*Unexpected \(1\): strange"):
+        sd.load(card, "cpu", "float32")
+
+
+def test_a_network_that_sees_what_is_kept(tmp_path):
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pipe = diffusers.StableDiffusionInpaintPipeline(**sd15(channels=9))
+        with torch.no_grad():  # a posterior without deviation: diffusers draws what is kept after all other noise
+            pipe.vae.quant_conv.weight[4:].zero_()
+            pipe.vae.quant_conv.bias[4:].fill_(-30)
+        pipe.save_pretrained(tmp_path)
+    card = cards()["sd15-inpainting"]
+    model = sd.load(replace(card, settings={**card.settings, "source": str(tmp_path)}), "cpu", "float32")
+    mask = torch.zeros(1, 1, SIZE, SIZE)
+    mask[..., 16:48, 24:56] = 1
+    walk = {"sampler": "ddim", "spacing": "leading", "guidance_scale": 7.5, "strength": 1.0, "steps": 6}
+    fields = {"init": gradient(), "mask": mask, "inputs": {"init": FILE}, **walk}
+    picture = ours(model, options=DIFFUSERS, **fields)
+    asked = {"image": gradient(), "mask_image": mask, "strength": 1.0, "height": SIZE, "width": SIZE}
+    expected = drawn(pipe, **asked, num_inference_steps=6)
+    assert psnr(picture, expected) > 40
+    held = ours(model, **fields)
+    kept = decode(model, model.codec.encode(gradient()))[0].clamp(-1, 1).permute(1, 2, 0).numpy() / 2 + 0.5
+    assert psnr(held[:8], kept[:8]) > psnr(picture[:8], kept[:8])
+
+
+def control(kind, pipe):
+    """A ControlNet of the pipeline's U-Net, which says something."""
+    net = diffusers.ControlNetModel.from_unet(pipe.unet, conditioning_channels=3)
+    return lively(net)
+
+
+CONTROLLED = {
+    "sd15": diffusers.StableDiffusionControlNetPipeline,
+    "sdxl": diffusers.StableDiffusionXLControlNetPipeline,
+}
+
+
+def test_a_hint_that_a_controlnet_follows(both, tmp_path):
+    kind, pipe, model = both
+    torch.manual_seed(2)
+    net = control(kind, pipe)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        net.save_pretrained(tmp_path)
+    walking(pipe, diffusers.DDIMScheduler, {})
+    hint = gradient() / 2 + 0.5
+    asked = {"image": hint, "controlnet_conditioning_scale": 0.7, "height": SIZE, "width": SIZE}
+    expected = drawn(CONTROLLED[kind](**pipe.components, controlnet=net), **asked)
+    options = {**DIFFUSERS, "control_net": str(tmp_path), "control_scale": 0.7}
+    fields = {"sampler": "ddim", "spacing": "leading", "guidance_scale": 7.5, "steps": 10, "options": options}
+    picture = ours(model, **fields, inputs={"control": FILE}, hints={"control": hint})
+    plain = ours(model, **{**fields, "options": DIFFUSERS})
+    assert psnr(picture, expected) > 40
+    assert psnr(picture, plain) < 30
+
+
+def test_a_hint_needs_a_controlnet(both):
+    _, _, model = both
+    with pytest.raises(InvalidField, match="control_net"):
+        ours(model, inputs={"control": FILE}, hints={"control": gradient()})
+
+
+def test_files_of_small_changes(both, tmp_path):
+    _, pipe, model = both
+    torch.manual_seed(3)
+    state, expected = {}, {}
+    for name, weight in pipe.unet.state_dict().items():
+        if name.endswith(("to_q.weight", "to_v.weight", "ff.net.2.weight")):
+            down, up = torch.randn(4, weight.shape[1]) / 8, torch.randn(weight.shape[0], 4) / 8
+            called = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+            state |= {f"{called}.lora_down.weight": down, f"{called}.lora_up.weight": up,
+                      f"{called}.alpha": torch.tensor(2.0)}  # fmt: skip
+            expected[name] = weight + 0.6 * (2 / 4) * up @ down
+    save_file(state | {"stranger.lora_down.weight": torch.zeros(1, 1)}, tmp_path / "small.safetensors")
+    walk = {"sampler": "ddim", "spacing": "leading", "guidance_scale": 7.5}
+    before = ours(model, **walk, options=DIFFUSERS)
+    options = {**DIFFUSERS, "loras": f"{tmp_path / 'small.safetensors'}:0.6"}
+    card = model.card
+    request = card.resolve(Request(card.name, "a red fox", seed=7, height=SIZE, width=SIZE, options=options))
+    assert "stranger" in prepared(model, request, {}).warnings[0]
+    picture = ours(model, **walk, options=options)
+    own = {name: pipe.unet.state_dict()[name].clone() for name in expected}
+    pipe.unet.load_state_dict(expected, strict=False)
+    walking(pipe, diffusers.DDIMScheduler, {})
+    changed = theirs(pipe)
+    pipe.unet.load_state_dict(own, strict=False)
+    assert psnr(picture, changed) > 40
+    assert psnr(picture, before) < 30
+    assert np.array_equal(ours(model, **walk, options=DIFFUSERS), before)  # and all is as it was
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", []),
+        ("a.safetensors", [("a.safetensors", {"": 1.0})]),
+        ("a.safetensors:0.8, d/b.safetensors:-1", [("a.safetensors", {"": 0.8}), ("d/b.safetensors", {"": -1.0})]),
+        ("c:/a.safetensors:1:0", [("c:/a.safetensors", {"": 1.0, "text_encoder": 0.0, "text_encoder_2": 0.0})]),
+    ],
+)
+def test_how_files_and_strengths_are_written(text, expected):
+    assert loras(text) == expected
+
+
+def test_a_strength_without_a_file_is_told():
+    with pytest.raises(InvalidField, match="FILE:STRENGTH"):
+        loras("a.safetensors, :0.5")
+
+
+def refiner():
+    unet = diffusers.UNet2DConditionModel(
+        cross_attention_dim=64, attention_head_dim=(1, 1), layers_per_block=1, block_out_channels=(64, 64),
+        sample_size=SIZE // 8, down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"), transformer_layers_per_block=1,
+        use_linear_projection=True, addition_embed_type="text_time", addition_time_embed_dim=256,
+        projection_class_embeddings_input_dim=5 * 256 + 64,
+    )  # fmt: skip
+    parts = sdxl()
+    return parts | {"unet": lively(unet), "text_encoder": None, "tokenizer": None, "requires_aesthetics_score": True,
+                    "force_zeros_for_empty_prompt": False}  # fmt: skip
+
+
+def test_a_refiner_takes_over(both, tmp_path):
+    kind, pipe, model = both
+    if kind != "sdxl":
+        pytest.skip("Stable Diffusion 1.5 has none")
+    torch.manual_seed(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        second = diffusers.StableDiffusionXLImg2ImgPipeline(**refiner())
+        second.save_pretrained(tmp_path)
+    walking(pipe, diffusers.DDIMScheduler, {})
+    walking(second, diffusers.DDIMScheduler, {})
+    second.vae = pipe.vae
+    share = {"height": SIZE, "width": SIZE}
+    half = drawn(pipe, denoising_end=0.3, output_type="latent", **share)
+    asked = {"image": half[None], "denoising_start": 0.3, "original_size": (SIZE, SIZE), "target_size": (SIZE, SIZE)}
+    expected = drawn(second, **asked)
+    options = {**DIFFUSERS, "refiner": str(tmp_path), "refiner_start": 0.3}
+    walk = {"sampler": "ddim", "spacing": "leading", "guidance_scale": 7.5, "steps": 10}
+    picture = ours(model, **walk, options=options)
+    assert psnr(picture, expected) > 40
+    assert psnr(picture, ours(model, **walk, options=DIFFUSERS)) < 30
+
+
+def test_few_steps_of_distilled_models(both):
+    _, pipe, model = both
+    turbo = ours(model, sampler="euler", spacing="trailing", guidance_scale=1.0, steps=2, options=DIFFUSERS)
+    walking(pipe, diffusers.EulerDiscreteScheduler, {"timestep_spacing": "trailing"})
+    assert psnr(turbo, theirs(pipe, guidance_scale=1.0, num_inference_steps=2)) > 40
+
+
+def test_a_codec_of_its_own_file(both, tmp_path):
+    _, pipe, model = both
+    other = lively(diffusers.AutoencoderKL(**VAE, scaling_factor=pipe.vae.config.scaling_factor))
+    save_file({name: value.contiguous() for name, value in other.state_dict().items()}, tmp_path / "vae.safetensors")
+    own, pipe.vae = pipe.vae, other
+    walking(pipe, diffusers.DDIMScheduler, {})
+    expected = theirs(pipe)
+    pipe.vae = own
+    options = {**DIFFUSERS, "vae": str(tmp_path / "vae.safetensors")}
+    assert psnr(ours(model, sampler="ddim", spacing="leading", guidance_scale=7.5, options=options), expected) > 40
