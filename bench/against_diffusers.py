@@ -10,12 +10,8 @@ hand with diffusers: the same dtype as ours and channels last. Equality of what 
 
 import argparse
 import json
-import os
 import resource
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -157,7 +153,7 @@ def vae(side: int, runs: int) -> dict[str, object]:
     tuned.load_state_dict(theirs.state_dict())
     tuned = tuned.to(memory_format=torch.channels_last).eval().requires_grad_(False)
     with torch.device("meta"):
-        codec = KL(**kl.SD15)
+        codec = KL(kl.SD15)
     codec = ours_like(codec, tuned, vaes.diffusers).to(memory_format=torch.channels_last)
     z = torch.randn(1, 4, side // 8, side // 8)
 

@@ -165,7 +165,7 @@ def test_media_nobody_makes_are_told(home):
     with pytest.raises(UnknownName, match=r"unknown medium 'video'.*image"):
         client.default_model(cards, "video")
     with pytest.raises(InvalidField, match="a model that makes video"):
-        client.choose(cards, "toy", "video")
+        client.choose(client.shared(), "toy", "video")
 
 
 def test_files_without_a_recipe(home, tmp_path):

@@ -59,7 +59,7 @@ def test_the_strength_is_filled_in_only_where_there_is_something_to_start_from()
     assert CARD.resolve(ask()).strength is None
     assert CARD.resolve(ask(inputs={"init": PNG})).strength == 0.7
     assert CARD.resolve(ask(inputs={"init": PNG}, strength=1)).strength == 1.0
-    with pytest.raises(InvalidField, match=r"strength: 0\.5 given, none without an input"):
+    with pytest.raises(InvalidField, match=r"strength: 0\.5 given, none without an init"):
         CARD.resolve(ask(strength=0.5))
 
 

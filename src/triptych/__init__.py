@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from triptych.client import Handle, Made, Media, again, load, models, recipe
     from triptych.errors import TriptychError
+    from triptych.grids import Grid, grid
     from triptych.types import Artifact, Card, Progress, Request
 
 __all__ = [
     "Artifact",
     "Card",
+    "Grid",
     "Handle",
     "Made",
     "Media",
@@ -26,6 +28,7 @@ __all__ = [
     "TriptychError",
     "__version__",
     "again",
+    "grid",
     "load",
     "models",
     "recipe",
@@ -34,6 +37,7 @@ __all__ = [
 PLACES = {
     **dict.fromkeys(("Handle", "Made", "Media", "again", "load", "models", "recipe"), "triptych.client"),
     **dict.fromkeys(("Artifact", "Card", "Progress", "Request"), "triptych.types"),
+    **dict.fromkeys(("Grid", "grid"), "triptych.grids"),
     "TriptychError": "triptych.errors",
 }
 

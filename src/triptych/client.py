@@ -7,8 +7,9 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
 
+from triptych import foreign as others
 from triptych import media as medias
-from triptych.errors import Cancelled, FileProblem, InvalidField, UnknownName
+from triptych.errors import Cancelled, FileProblem, InvalidField, NoRecipe, UnknownName
 from triptych.media import files
 from triptych.providers.recipe import digest, restore
 from triptych.service import Job, Price, Service, default
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from triptych.media.audio import Sound
     from triptych.media.video import Clip
 
-__all__ = ["Handle", "Made", "Media", "again", "load", "models", "recipe"]
+__all__ = ["Handle", "Made", "Media", "Retold", "again", "foreign", "load", "models", "recipe", "retold"]
 
 PLAIN = {entry.name for entry in fields(Request)} - {"model", "prompt", "inputs", "options"}
 FIRST = "mini"  # the family that ships with the package: what is made where no model is named
@@ -139,15 +140,26 @@ class Handle:
         return self.service.price(request(self.card, prompt, **given))
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Retold:
+    """The request that makes again what is in a file; its recipe, or what of another program's words is lost."""
+
+    request: Request
+    recipe: Mapping[str, Any] | None = None
+    lost: tuple[str, ...] = ()
+
+    def compared(self, made: Made) -> Made:
+        """What was made, with a warning for all that is not as the file says."""
+        if self.recipe is not None:
+            return compared(made, self.recipe)
+        return replace(made, warnings=(*made.warnings, *self.lost))
+
+
 def load(name: str | None = None, *, service: Service | None = None) -> Handle:
     """The model of this name; without one, the image model that ships with the package. Raises UnknownName."""
     chosen = service or shared()
-    cards = chosen.cards()
-    if name is None:
-        return Handle(default_model(cards, "image"), chosen)
-    if name not in cards:
-        raise UnknownName("model", name, cards)
-    return Handle(cards[name], chosen)
+    return Handle(choose(chosen, name, None), chosen)
 
 
 def models() -> Mapping[str, Card]:
@@ -163,15 +175,57 @@ def recipe(source: Source) -> dict[str, Any]:
     return medias.read_recipe(data, where)
 
 
-def again(source: Source, *, service: Service | None = None, **given: Any) -> Made:
-    """Makes what is in a file once more: on the same machine, the same to the last bit.
+def foreign(source: Source) -> others.Foreign:
+    """What another program wrote into a file. Raises NoRecipe, or FileProblem where it is no picture at all."""
+    data, where = (source.data, "the file") if isinstance(source, Artifact) else _bytes(source)
+    return others.read(medias.read_texts(data, where), where)
 
-    given: fields that are to differ, and inputs that this machine no longer has. Raises TriptychError.
+
+def again(
+    source: Source,
+    *,
+    service: Service | None = None,
+    model: str | None = None,
+    loras: str | PathLike[str] | None = None,
+    **given: Any,
+) -> Made:
+    """Makes what is in a file once more: on the same machine, the same to the last bit; what another program made, as
+    near as it can be, with a warning for all that has no equivalent here.
+
+    model: which, or where it lies, if not as the file says; loras: the folder where those lie that another program
+    names; given: fields that are to differ, and inputs that this machine no longer has. Raises TriptychError.
     """
-    chosen, told = service or shared(), recipe(source)
-    *_, last = _stream(chosen, request_of(told, chosen, **given))
+    chosen = service or shared()
+    told = retold(source, chosen, model, loras, **given)
+    *_, last = _stream(chosen, told.request)
     assert isinstance(last, Made)
-    return compared(last, told)
+    return told.compared(last)
+
+
+def retold(
+    source: Source,
+    service: Service,
+    model: str | None = None,
+    loras: str | PathLike[str] | None = None,
+    **given: Any,
+) -> Retold:
+    """What `again` asks for, before it is asked. Raises RequestError."""
+    try:
+        told = recipe(source)
+    except NoRecipe as problem:
+        try:
+            return _translated(foreign(source), service, model, loras, given)
+        except NoRecipe:
+            raise problem from None
+    if told.get("role") == "grid":
+        axes = ", ".join(f"{axis}: {name} {values}" for axis, (name, *values) in told["grid"].items())
+        advice = "Make it with: triptych grid --again FILE; in Python: triptych.grids.again"
+        raise InvalidField("recipe", f"a grid ({axes})", "one picture, clip or sound", advice)
+    if loras is not None:
+        raise InvalidField("loras", str(loras), "none for what triptych made", "Its recipe says where they lie.")
+    if model is not None:
+        told["request"]["model"] = model
+    return Retold(request_of(told, service, **given), told)
 
 
 def compared(made: Made, told: Mapping[str, Any]) -> Made:
@@ -209,10 +263,7 @@ def request_of(told: Mapping[str, Any], service: Service, **given: Any) -> Reque
     entries: Mapping[str, Mapping[str, str]] = told.get("inputs", {})
     brought = {name: _input(name, entry, service, given.pop(name, None)) for name, entry in entries.items()}
     found = restore(told["request"], brought, "the recipe")
-    cards = service.cards()
-    if found.model not in cards:
-        raise UnknownName("model", found.model, cards)
-    changed = request(cards[found.model], found.prompt, **given)
+    changed = request(service.card(found.model), found.prompt, **given)
     plain = {name: getattr(changed, name) for name in PLAIN if name in given}
     return replace(found, **plain, options={**found.options, **changed.options})
 
@@ -238,15 +289,14 @@ def read(source: Source) -> Artifact:
     return medias.artifact(*_bytes(source))
 
 
-def choose(cards: Mapping[str, Card], model: str | None, medium: Medium | None) -> Card:
-    """The card of the model and the medium that were named, if any. Raises UnknownName, InvalidField."""
+def choose(service: Service, model: str | None, medium: Medium | None) -> Card:
+    """The card of the model and the medium that were named, if any. Raises UnknownName, InvalidField, WeightsError."""
     if model is None:
-        return default_model(cards, medium or "image")
-    if model not in cards:
-        raise UnknownName("model", model, cards)
-    card = cards[model]
+        return default_model(service.cards(), medium or "image")
+    card = service.card(model)
     if medium not in (None, card.media):
-        raise InvalidField("model", model, f"a model that makes {medium} ({_names(cards, str(medium)) or 'none here'})")
+        there = _names(service.cards(), str(medium)) or "none here"
+        raise InvalidField("model", model, f"a model that makes {medium} ({there})")
     return card
 
 
@@ -280,6 +330,26 @@ def _stream(service: Service, asked: Request) -> Iterator[Progress | Made]:
     made = Made.of(job)
     portal().call(service.release(job.id))
     yield made
+
+
+def _translated(
+    told: others.Foreign,
+    service: Service,
+    model: str | None,
+    loras: str | PathLike[str] | None,
+    given: Mapping[str, Any],
+) -> Retold:
+    name = model or Path(told.model).stem
+    if model is None and name not in service.cards():
+        asked = f"{told.model!r} (hash {told.model_hash or 'unknown'})" if told.model else "a model that is not named"
+        raise FileProblem(f"{told.program} made it with {asked}. Say what is that here: --model NAME_OR_FILE.")
+    card = service.card(name)
+    said, lost = others.fitted(told, card, None if loras is None else Path(loras).expanduser())
+    mine = {key: value for key, value in given.items() if value is not None}
+    for key, what in told.inputs.items():
+        if key in card.fields and key not in mine:
+            raise FileProblem(f"{told.program} made it from {what}. Give the {key}: --{key} FILE.")
+    return Retold(request(card, told.prompt, **{**said, **mine}), lost=lost)
 
 
 def _input(name: str, entry: Mapping[str, str], service: Service, given: Source | None) -> Artifact:

@@ -21,6 +21,7 @@ def full(seed: int = 0, **changes) -> Conditioning:
         concat=randn(2, 1, 6, 6),
         references=(randn(2, 3, 6, 6), randn(2, 3, 7)),
         scalars={"fps": randn(2), "seconds": randn(2)},
+        later=((0.5, Conditioning(vector=randn(2, 5))),),
     )
     return replace(cond, **changes)
 
@@ -59,6 +60,18 @@ def test_a_route_that_only_one_has_needs_two_calls(route):
 )
 def test_other_shapes_dtypes_or_names_need_two_calls(changes):
     assert concatenate(full(), full(**changes)) is None
+
+
+def test_what_comes_later_is_joined_where_it_comes_at_the_same_time():
+    first, second = full(1), full(2)
+    joined = concatenate(first, second)
+    (time, cond), = joined.later  # fmt: skip
+    assert time == 0.5
+    assert torch.equal(cond.vector, torch.cat([first.later[0][1].vector, second.later[0][1].vector]))
+    assert joined.at(torch.tensor([[0.5]])) is cond
+    assert joined.at(torch.tensor(0.6)) is joined
+    assert concatenate(first, full(2, later=((0.4, Conditioning(vector=torch.zeros(2, 5))),))) is None
+    assert concatenate(first, full(2, later=((0.5, Conditioning(vector=torch.zeros(2, 6))),))) is None
 
 
 def test_scalars_are_matched_by_name_not_by_order():

@@ -124,7 +124,8 @@ def ours(model, **fields):
     hints = fields.pop("hints", {})
     request = Request(model.card.name, "a red fox", **{"seed": 7, "height": SIZE, "width": SIZE, "steps": 6} | fields)
     resolved = model.card.resolve(request)
-    *_, last = generate(prepared(model, resolved, hints), resolved, **samples)
+    model = prepared(model, resolved, hints)
+    *_, last = generate(model, resolved, **samples)
     return ((decode(model, last.x_t)[0].clamp(-1, 1) + 1) / 2).permute(1, 2, 0).numpy()
 
 
@@ -462,3 +463,47 @@ def test_a_codec_of_its_own_file(both, tmp_path):
     pipe.vae = own
     options = {**DIFFUSERS, "vae": str(tmp_path / "vae.safetensors")}
     assert psnr(ours(model, sampler="ddim", spacing="leading", guidance_scale=7.5, options=options), expected) > 40
+
+
+def test_coding_in_strips_gives_the_same_picture(both):
+    _, _, model = both
+    fields = {"sampler": "ddim", "strength": 0.5, "init": gradient(), "inputs": {"init": FILE}, "steps": 4}
+    whole, strips = (ours(model, **fields, options={"coding": way}) for way in ("whole", "strips"))
+    assert psnr(whole, strips) > 60
+
+
+def deep_parts(model, monkeypatch):
+    """A list that grows by one whenever the first network's middle is computed."""
+    calls = []
+    network = model.denoiser.network
+    was = network.middle_block.forward
+    monkeypatch.setattr(network.middle_block, "forward", lambda *given: calls.append(1) or was(*given))
+    return calls
+
+
+def test_the_deep_part_is_left_out_between_full_steps(both, monkeypatch):
+    _, _, model = both
+    walk = {"sampler": "euler", "guidance_scale": 5.0, "steps": 10}
+    exact = ours(model, **walk)
+    calls = deep_parts(model, monkeypatch)
+    assert np.array_equal(ours(model, **walk, options={"fast": 1}), exact)
+    assert len(calls) == 10
+    calls.clear()
+    fast = ours(model, **walk, options={"fast": 3})
+    assert len(calls) == 5
+    assert 15 < psnr(fast, exact) < 80
+    assert np.array_equal(ours(model, **walk, options={"fast": 3}), fast)
+    assert np.array_equal(ours(model, **walk), exact)
+
+
+def test_a_refiner_is_as_fast(both, tmp_path):
+    kind, _, model = both
+    if kind != "sdxl":
+        pytest.skip("Stable Diffusion 1.5 has none")
+    torch.manual_seed(4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        diffusers.StableDiffusionXLImg2ImgPipeline(**refiner()).save_pretrained(tmp_path)
+    options = {"refiner": str(tmp_path), "refiner_start": 0.5}
+    exact, fast, other = (ours(model, options={**options, "fast": n}, steps=10) for n in (1, 2, 5))
+    assert psnr(fast, exact) > psnr(other, exact) > 15

@@ -31,6 +31,11 @@ class Paid:
         fields = {"prompt": Field("str", minimum=1), "seed": Field("int"), "init": Field("artifact")}
         return {"vendor": Card("vendor", "paid", "image", axes, fields, "api")}
 
+    def card(self, name):
+        if name not in self.cards():
+            raise UnknownName("model", name, self.cards())
+        return self.cards()[name]
+
     def price(self, request):
         return Price(0.04)
 

@@ -11,19 +11,24 @@ __all__ = ["again"]
 
 
 def again(
-    file: Annotated[Path, Argument(help="A picture that triptych made")],
+    file: Annotated[Path, Argument(help="What triptych made, or a picture of AUTOMATIC1111's web UI or ComfyUI")],
+    model: Annotated[
+        str | None, Option("--model", "-m", help="Which, or where it lies, if not as the file says")
+    ] = None,
     out: Out = None,
     init: Annotated[Path | None, Option(metavar="FILE", help="The picture it started from, if no longer kept")] = None,
     mask: Annotated[Path | None, Option(metavar="FILE", help="The mask, if no longer kept")] = None,
+    loras: Annotated[
+        Path | None, Option(metavar="FOLDER", help="Where the LoRAs lie that another program names")
+    ] = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
-    """Make the same again from the recipe in a file: on the same machine, the same to the last bit."""
+    """Make the same again: of triptych's own to the last bit on the same machine, of others as near as can be."""
     from triptych import client
     from triptych.cli import places, produce
 
     service = client.shared()
-    recipe = client.recipe(file)
-    request = client.request_of(recipe, service, init=init, mask=mask, device=device)
-    plan = places.plan(out, service.cards()[request.model].media, file.suffix.lower())
-    produce.produce(service, service.submit(request), produce.Wish(plan, as_json=as_json, recipe=recipe))
+    told = client.retold(file, service, model, loras, init=init, mask=mask, device=device)
+    plan = places.plan(out, service.card(told.request.model).media, file.suffix.lower())
+    produce.produce(service, service.submit(told.request), produce.Wish(plan, as_json=as_json, told=told))

@@ -47,8 +47,8 @@ class Bar:
     ) -> None:
         self._live.stop()
 
-    def show(self, job: Job) -> None:
-        """The job as it is now."""
+    def show(self, job: Job, cell: int = 0, cells: int = 1) -> None:
+        """The job as it is now; of a grid, which cell it makes, counted from 0, of how many."""
         if not self._console.is_terminal:
             return
         now = job.progress
@@ -56,7 +56,10 @@ class Bar:
             self._preview = now.preview
             self._picture = halfblocks(now.preview, min(WIDTH, self._console.width))
         done, total = round(now.fraction * now.steps * job.request.count), now.steps * job.request.count
-        self._bar.update(self._task, completed=now.fraction, description=now.stage, told=self._told(done, total))
+        fraction = (cell + now.fraction) / cells
+        told = self._told(done, total) if cells == 1 else self._share(fraction)
+        stage = now.stage if cells == 1 else f"{cell + 1} of {cells}: {now.stage}"
+        self._bar.update(self._task, completed=fraction, description=stage, told=told)
         self._live.update(self._shown())
 
     def _told(self, done: int, total: int) -> str:
@@ -71,6 +74,14 @@ class Bar:
         speed = (done - self._first) / passed
         left = round((total - done) / speed)
         return f"step {done}/{total}, {speed:.3g} steps/s, {left // 60}:{left % 60:02} left"
+
+    def _share(self, fraction: float) -> str:
+        """Time left, by the share of a grid that is done."""
+        self._began = self._began or time.monotonic()
+        if not fraction:
+            return ""
+        left = round((time.monotonic() - self._began) * (1 - fraction) / fraction)
+        return f"{left // 60}:{left % 60:02} left"
 
     def _shown(self) -> RenderableType:
         return Group(self._picture, self._bar)

@@ -20,8 +20,9 @@ def models(
     """List the models, and what each takes."""
     from triptych import client
 
-    cards = client.shared().cards()
-    chosen = cards if name is None else {name: client.choose(cards, name, None)}
+    service = client.shared()
+    cards = service.cards()
+    chosen = cards if name is None else {name: service.card(name)}
     if as_json:
         typer.echo(json.dumps({"models": [_told(card) for card in chosen.values()]}))
     elif name is None:
@@ -38,10 +39,8 @@ def show(
     out: Out = None,
     as_json: Json = False,
 ) -> None:
-    """Show the recipe inside a file; with --plot, what a sound looks like."""
-    from triptych import client, media
-    from triptych.errors import InvalidField, NoRecipe
-    from triptych.media import files
+    """Show the recipe inside a file, or what another program wrote; with --plot, what a sound looks like."""
+    from triptych.errors import InvalidField
 
     if plot:
         drawn = str(_plotted(file, out))
@@ -49,19 +48,30 @@ def show(
         return
     if out is not None:
         raise InvalidField("out", out, "only with --plot")
+    told = _said(file)
+    if as_json:
+        typer.echo(json.dumps(told))
+        return
+    lost = [("no equivalent here", sentence) for sentence in told.pop("lost", [])]
+    for name, value in [*_lines(told), *lost]:
+        typer.echo(f"{name:<22} {value}")
+
+
+def _said(file: Path) -> dict[str, Any]:
+    """The recipe inside a file, or what is understood of another program's. Raises NoRecipe, FileProblem."""
+    from triptych import client, foreign, media
+    from triptych.errors import NoRecipe
+    from triptych.media import files
 
     try:
-        recipe = client.recipe(file)
+        return client.recipe(file)
     except NoRecipe as problem:
-        text = media.read_parameters(files.read(file), str(file))
-        if text is not None:
-            problem.add_note(f"Another program wrote into it:\n{text}")
-        raise
-    if as_json:
-        typer.echo(json.dumps(recipe))
-        return
-    for name, value in _lines(recipe):
-        typer.echo(f"{name:<22} {value}")
+        try:
+            return foreign.described(client.foreign(file))
+        except NoRecipe:
+            for text in media.read_texts(files.read(file), str(file)).values():
+                problem.add_note(f"Another program wrote into it:\n{text}")
+            raise problem from None
 
 
 def _plotted(file: Path, out: str | None) -> Path:

@@ -5,7 +5,28 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from triptych.cli.options import Device, Dtype, Json, Out
+from triptych.cli.options import (
+    Device,
+    Dtype,
+    Extend,
+    Guidance,
+    Hires,
+    HiresSteps,
+    HiresStrength,
+    Init,
+    Json,
+    Mask,
+    Named,
+    Negative,
+    Out,
+    Sampler,
+    Seed,
+    Size,
+    Spacing,
+    Steps,
+    Strength,
+    Which,
+)
 
 __all__ = ["make"]
 
@@ -14,24 +35,28 @@ PREVIEW = 0.5  # seconds between previews
 
 def make(
     prompt: Annotated[str, Argument(help="What to make")],
-    model: Annotated[str | None, Option("--model", "-m", help="See: triptych models")] = None,
+    model: Which = None,
     image: Annotated[bool, Option("--image", help="Make a picture (the default, unless -o says else)")] = False,
     video: Annotated[bool, Option("--video", help="Make a clip")] = False,
     audio: Annotated[bool, Option("--audio", help="Make a sound")] = False,
     out: Out = None,
-    seed: Annotated[int | None, Option(help="Same seed, same result; random if not given")] = None,
-    steps: Annotated[int | None, Option(help="More are slower and finer")] = None,
-    guidance: Annotated[float | None, Option(help="How closely to follow the prompt; 1 means no guidance")] = None,
-    sampler: Annotated[str | None, Option(help="How the path is walked")] = None,
-    spacing: Annotated[str | None, Option(help="How the steps are spread over the path")] = None,
-    negative: Annotated[str | None, Option(metavar="TEXT", help="What to lead away from")] = None,
-    size: Annotated[str | None, Option(metavar="WxH", help="Pixels")] = None,
+    seed: Seed = None,
+    steps: Steps = None,
+    guidance: Guidance = None,
+    sampler: Sampler = None,
+    spacing: Spacing = None,
+    negative: Negative = None,
+    size: Size = None,
     duration: Annotated[float | None, Option(metavar="SECONDS", help="How long a clip or a sound is")] = None,
     fps: Annotated[int | None, Option(help="Frames a second of a clip")] = None,
     count: Annotated[int | None, Option(help="How many; seeds count up")] = None,
-    init: Annotated[Path | None, Option(metavar="FILE", help="What to start from; of a clip the first frame")] = None,
-    strength: Annotated[float | None, Option(help="How much of the init may change, up to 1")] = None,
-    mask: Annotated[Path | None, Option(metavar="FILE", help="White where the init may change")] = None,
+    init: Init = None,
+    strength: Strength = None,
+    mask: Mask = None,
+    extend: Extend = None,
+    hires: Hires = None,
+    hires_strength: HiresStrength = None,
+    hires_steps: HiresSteps = None,
     device: Device = None,
     dtype: Dtype = None,
     preview: Annotated[bool, Option("--preview", help="Show the picture as it comes out of the noise")] = False,
@@ -39,7 +64,7 @@ def make(
     trace: Annotated[
         Path | None, Option(metavar="FILE", help="Draw the first one's path: .png .mp4 .gif .webp")
     ] = None,
-    option: Annotated[list[str] | None, Option(metavar="NAME=VALUE", help="Whatever else the model takes")] = None,
+    option: Named = None,
 ) -> None:
     """Make something from a prompt. What a model takes, and within which limits: triptych models."""
     from triptych import client
@@ -47,7 +72,7 @@ def make(
 
     medium = options.medium(image, video, audio)
     service = client.shared()
-    card = client.choose(service.cards(), model, medium or (None if model else places.medium(out)))
+    card = client.choose(service, model, medium or (None if model else places.medium(out)))
     said: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance, "sampler": sampler}
     said |= {"spacing": spacing, "negative_prompt": negative, "count": count, "init": init, "strength": strength}
     said |= {
@@ -58,6 +83,7 @@ def make(
         "dtype": dtype,
         "trace": places.trace_kind(trace),
     }
+    said |= {"extend": extend, "hires": hires, "hires_strength": hires_strength, "hires_steps": hires_steps}
     said |= options.size(size) | ({"preview_every": PREVIEW} if preview else {})
     said |= options.options(option or [], card, said)
     plan = places.plan(out, card.media)

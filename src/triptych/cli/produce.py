@@ -18,7 +18,7 @@ from triptych.errors import Cancelled, TriptychError
 from triptych.service import Job, Service
 from triptych.types import Artifact
 
-__all__ = ["Wish", "produce"]
+__all__ = ["Asking", "Wish", "produce"]
 
 AGAIN = "Stopping after this step; Ctrl-C once more stops at once."
 
@@ -31,19 +31,19 @@ class Wish:
     plan: Plan
     trace: Path | None = None
     as_json: bool = False
-    recipe: dict[str, Any] | None = None  # of what is made again
+    told: client.Retold | None = None  # of what is made again
 
 
 def produce(service: Service, start: Coroutine[Any, Any, Job], wish: Wish) -> None:
     """Runs the job, saves what it made and prints where. Raises TriptychError, with notes on what was kept."""
-    with _Asking(service) as asking:
+    with Asking(service) as asking:
         job = client.portal().call(start)
         asking.about(job.id)
         last = _watch(service, job.id, wish)
     try:
         made = client.Made.of(last)
-        if wish.recipe is not None:
-            made = client.compared(made, wish.recipe)
+        if wish.told is not None:
+            made = wish.told.compared(made)
         paths, trace = _save(made, job, wish)
     except KeyboardInterrupt:
         raise _told(Cancelled("stopped on request."), service, job.id) from None
@@ -95,7 +95,7 @@ class _Aside:
 
 
 @final
-class _Asking:
+class Asking:
     """Meanwhile the first SIGINT or SIGTERM asks the job to stop, and the second ends the process."""
 
     def __init__(self, service: Service) -> None:

@@ -33,7 +33,7 @@ def resume(
         typer.echo(json.dumps({"discarded": job}) if as_json else f"{job}: nothing is kept any longer")
     else:
         found = service.job(job)
-        plan = places.plan(out, service.cards()[found.request.model].media)
+        plan = places.plan(out, service.card(found.request.model).media)
         changed: dict[str, Any] = {"device": device, "dtype": dtype}
         options = {name: value for name, value in changed.items() if value is not None}
         produce.produce(service, service.resume(job, options), produce.Wish(plan, as_json=as_json))

@@ -42,7 +42,13 @@ class Conditioning:
 
 
 def concatenate(first: Conditioning, second: Conditioning) -> Conditioning | None:
-    """Both along the batch, (2B, ...), or None where their routes or shapes differ and two calls are needed."""
+    """Both along the batch, (2B, ...), or None where their routes or shapes differ and two calls are needed.
+
+    So do those that change at other times; where they change at the same, what comes later is joined too.
+    """
+    later = _joined(first.later, second.later)
+    if later is None:
+        return None
     pairs = [
         (first.tokens, second.tokens),
         (first.mask, second.mask),
@@ -58,7 +64,18 @@ def concatenate(first: Conditioning, second: Conditioning) -> Conditioning | Non
     stacked = [tensor for tensor in rest if tensor is not None]
     references = tuple(stacked[: len(first.references)])
     scalars = dict(zip(first.scalars, stacked[len(references) :], strict=True))
-    return Conditioning(tokens, mask, vector, concat, references, scalars)
+    return Conditioning(tokens, mask, vector, concat, references, scalars, later)
+
+
+Later = tuple[tuple[float, Conditioning], ...]
+
+
+def _joined(first: Later, second: Later) -> Later | None:
+    if [time for time, _ in first] != [time for time, _ in second]:
+        return None
+    both = [(time, concatenate(a, b)) for (time, a), (_, b) in zip(first, second, strict=True)]
+    found = tuple((time, cond) for time, cond in both if cond is not None)
+    return found if len(found) == len(both) else None
 
 
 def _stackable(a: Tensor | None, b: Tensor | None) -> bool:

@@ -99,6 +99,10 @@ def _kind(path: Path) -> str:
         raise
     if found.refusal:
         raise WeightsError(found.refusal)
+    if found.missing:
+        raise WeightsError(
+            f"{path} lacks {', '.join(found.missing)}. Name a file or a folder that holds all of a model."
+        )
     kind = "-".join(filter(None, (found.family, found.variant)))
     for one in cards().values():
         if one.settings.get("kind") == kind:

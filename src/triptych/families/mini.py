@@ -27,6 +27,7 @@ from triptych.engine.pulse import waves
 from triptych.engine.text.words import WordTower
 from triptych.errors import InvalidField, WeightsError, WeightsMismatch
 from triptych.families import cards
+from triptych.families.fast import hastened
 from triptych.model import Model
 from triptych.types import Card, Request
 
@@ -242,7 +243,7 @@ def load(card: Card, device: str, dtype: str) -> Model:
         return Model(card, LengthEncoder(encoder, parts.codec, card), parts.denoiser, parts.codec)
     if parts.sequences:
         return Model(card, SequenceEncoder(encoder, parts.codec, card), parts.denoiser, Each(parts.codec), init="first")
-    return Model(card, encoder, parts.denoiser, parts.codec)
+    return Model(card, encoder, parts.denoiser, parts.codec, prepare=lambda model, request, _: hastened(model, request))
 
 
 def tensors_of(card: Card) -> dict[str, Tensor]:

@@ -9,12 +9,15 @@ from typing import final
 from torch import Tensor, nn
 
 from triptych.engine.codecs.kl import KL
+from triptych.engine.codecs.tiles import Strips
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import Network, NetworkDenoiser
 from triptych.engine.nets.controlnet import Control, Controlled, ControlNet
+from triptych.engine.nets.fast import Fast
 from triptych.engine.nets.ldm import LatentUNet, Shape
 from triptych.errors import InvalidField
 from triptych.families import place
+from triptych.families.fast import every
 from triptych.families.sd_weights import controlled, filled
 from triptych.model import Model, Script
 from triptych.types import Request
@@ -25,6 +28,7 @@ from triptych.weights.lora_names import TEXT, TEXT_2, UNET
 
 __all__ = ["CONTROLS", "Changes", "loras"]
 
+LARGE = 1600 * 1600  # pixels that the codec takes about 4 GiB to decode whole, in bfloat16
 CONTROLS = ("control", "control_2", "control_3")  # inputs of a request: hints
 
 
@@ -66,11 +70,16 @@ class Changes:
             files.append(place(source))
             codec = self._codec(source)
             model = replace(model, codec=codec, moments=codec.moments)
-        if controls:
-            model = _with(model, Controlled(self._network, controls))
+        if _in_strips(request) and isinstance(model.codec, KL):
+            strips = Strips(model.codec)
+            model = replace(model, codec=strips, moments=strips.moments)
+        fast = every(model.card, request)
+        model = _with(model, _hastened(Controlled(self._network, controls) if controls else self._network, fast))
         if source := request.options.get("refiner"):
             files.append(place(source))
-            model = _relayed(model, self._second(source), 1 - request.options["refiner_start"])
+            second = self._second(source)
+            second = _with(second, _hastened(_network(second), fast))
+            model = _relayed(model, second, 1 - request.options["refiner_start"])
         return replace(model, warnings=tuple(warnings), files=tuple(files))
 
     def _lora(self, path: Path) -> Lora:
@@ -109,6 +118,24 @@ class Relay(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning) -> Tensor:
         """As either does."""
         return (self._first if float(timestep.max()) >= self._over else self._second)(x, timestep, cond)
+
+
+def _in_strips(request: Request) -> bool:
+    """Whether samples are coded strip by strip: in half the memory and one and a half times the time."""
+    if request.options["coding"] != "auto":
+        return bool(request.options["coding"] == "strips")
+    return (request.height or 0) * (request.width or 0) > LARGE
+
+
+def _network(model: Model) -> LatentUNet:
+    assert isinstance(model.denoiser, NetworkDenoiser), "a network on a path"
+    assert isinstance(model.denoiser.network, LatentUNet), "a U-Net as it was loaded"
+    return model.denoiser.network
+
+
+def _hastened(network: LatentUNet | Controlled, fast: int) -> Network:
+    """The network, its deep part computed at every so manieth step."""
+    return network if fast == 1 else Fast(network.around, fast)
 
 
 def _with(model: Model, network: Network) -> Model:

@@ -157,7 +157,12 @@ def unet_of(bundle: Bundle, blocks: int) -> tuple[Tensors, Layout]:
 
 
 def codec_of(bundle: Bundle) -> tuple[Tensors, Layout]:
-    found = bundle.sets["vae"] if "vae" in bundle.sets else bundle.sets[""].under("first_stage_model.")
+    if "vae" in bundle.sets:
+        found = bundle.sets["vae"]
+    else:
+        lone = bundle.sets[""]
+        within = [part for prefix in vae.PREFIXES if (part := lone.under(prefix)).places]
+        found = within[0]  # the last prefix is none at all
     return found, vae.layout(found.names())
 
 

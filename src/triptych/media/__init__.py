@@ -29,6 +29,7 @@ __all__ = [
     "pieces",
     "read_parameters",
     "read_recipe",
+    "read_texts",
 ]
 
 EXTENSIONS: Mapping[Medium, Mapping[str, str]] = {  # of each medium: what a result may be saved as
@@ -169,11 +170,19 @@ def read_recipe(data: bytes, where: str) -> dict[str, Any]:
     return recipe.from_text(text, where)
 
 
-def read_parameters(data: bytes, where: str) -> str | None:
-    """AUTOMATIC1111's text inside a file, whoever wrote it; None where there is none. Raises FileProblem."""
+def read_texts(data: bytes, where: str) -> dict[str, str]:
+    """What other programs wrote into a picture of how they made it: `parameters` of AUTOMATIC1111's web UI and its kin,
+    `prompt` of ComfyUI. Raises FileProblem."""
     from triptych.media import image, recipe
 
     if not image.known(data):
-        return None
+        return {}
     with image.quiet():
-        return recipe.find_parameters(image.opened(data, where))
+        opened = image.opened(data, where)
+        found = {"parameters": recipe.find_parameters(opened), "prompt": recipe.find_prompt(opened)}
+    return {name: text for name, text in found.items() if text is not None}
+
+
+def read_parameters(data: bytes, where: str) -> str | None:
+    """AUTOMATIC1111's text inside a file, whoever wrote it; None where there is none. Raises FileProblem."""
+    return read_texts(data, where).get("parameters")

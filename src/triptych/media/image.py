@@ -18,7 +18,7 @@ from triptych.media import recipe as recipes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "samples", "tensor", "weights"]
+__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "resized", "samples", "tensor", "weights"]
 
 LARGEST = 100_000_000  # pixels that are read from one file
 READ = ("PNG", "WEBP", "JPEG", "GIF", "TIFF", "BMP", "AVIF")
@@ -113,6 +113,13 @@ def samples(data: bytes, size: tuple[int, int], where: str = "the file") -> "Ten
 def weights(data: bytes, size: tuple[int, int], where: str = "the mask") -> "Tensor":
     """A mask file as (1, 1, H, W) in [0, 1] of this (height, width): white is 1; fitted like `samples`."""
     return tensor(_covering(picture(data, where).convert("L"), size, Image.Resampling.BILINEAR))
+
+
+def resized(x: "Tensor", size: tuple[int, int]) -> "Tensor":
+    """Samples (B, 3, H, W) in [-1, 1] at another (width, height) in pixels, by Lanczos' filter on 8 bits."""
+    import torch
+
+    return torch.cat([tensor(one.resize(size, Image.Resampling.LANCZOS)) for one in pictures(x)]) * 2 - 1
 
 
 def _covering(image: Image.Image, size: tuple[int, int], filter: Image.Resampling) -> Image.Image:

@@ -15,12 +15,24 @@ from PIL.PngImagePlugin import PngInfo
 from triptych.errors import FileProblem, NoRecipe
 from triptych.media.parameters import parameters
 
-__all__ = ["FORMAT", "KEY", "exif", "find_parameters", "find_recipe", "from_text", "nothing", "png_text", "to_text"]
+__all__ = [
+    "FORMAT",
+    "KEY",
+    "exif",
+    "find_parameters",
+    "find_prompt",
+    "find_recipe",
+    "from_text",
+    "nothing",
+    "png_text",
+    "to_text",
+]
 
 KEY = "triptych"  # of the recipe, in whatever a file has for text
 FORMAT = 1  # the version of the recipe on disk, under the key "triptych"
 DESCRIPTION, COMMENT, EXIF = 0x010E, 0x9286, 0x8769
-UNICODE = b"UNICODE\0"
+MAKER, DEVICE = 0x010F, 0x0110  # where ComfyUI puts text in a WebP
+UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 ROOM = 65_000  # bytes that a JPEG has for EXIF
 
 
@@ -91,6 +103,19 @@ def find_parameters(image: Image.Image) -> str | None:
     if isinstance(text, str):
         return text
     comment = image.getexif().get_ifd(EXIF).get(COMMENT)
-    if isinstance(comment, bytes) and comment.startswith(UNICODE):
-        return comment[len(UNICODE) :].decode("utf-16-be", "replace")
+    for mark, encoding in ((UNICODE, "utf-16-be"), (ASCII, "utf-8")):
+        if isinstance(comment, bytes) and comment.startswith(mark):
+            return comment[len(mark) :].decode(encoding, "replace")
+    return None
+
+
+def find_prompt(image: Image.Image) -> str | None:
+    """ComfyUI's graph as JSON, whoever wrote it."""
+    text = image.info.get("prompt")
+    if isinstance(text, str):
+        return text
+    for tag in (DEVICE, MAKER, DESCRIPTION):
+        text = image.getexif().get(tag)
+        if isinstance(text, str) and text[:7].lower() == "prompt:":
+            return text[7:]
     return None

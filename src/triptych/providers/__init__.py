@@ -28,6 +28,13 @@ class Provider(Protocol):
         """What can be asked for, by name; quick, and without the tensor library."""
         ...
 
+    def card(self, name: str) -> Card:
+        """The one that this name means: one of `cards`, or of a model that lies where the name says.
+
+        Raises UnknownName, and WeightsError where something else lies there.
+        """
+        ...
+
     def price(self, request: Request) -> Price:
         """Raises RequestError where the request cannot be."""
         ...

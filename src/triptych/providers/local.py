@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from triptych import families
-from triptych.errors import InvalidField, UnknownName
+from triptych.errors import InvalidField
 from triptych.media import image
-from triptych.providers import Price
+from triptych.providers import Price, pictures
 from triptych.providers.latents import Latents
 from triptych.types import Card, Event, Field, Request, Ticket
 
@@ -46,7 +46,10 @@ class Local:
         self._stops: dict[str, threading.Event] = {}
 
     def cards(self) -> Mapping[str, Card]:
-        return {name: replace(card, fields={**OPTIONS, **card.fields}) for name, card in families.cards().items()}
+        return {name: _local(card) for name, card in families.cards().items()}
+
+    def card(self, name: str) -> Card:
+        return _local(families.card(name))
 
     def price(self, request: Request) -> Price:
         """Nothing: the machine is paid for."""
@@ -106,14 +109,15 @@ class Local:
             loop.call_soon_threadsafe(events.put_nowait, last)
 
     def _resolve(self, request: Request) -> Request:
-        cards = self.cards()
-        if request.model not in cards:
-            raise UnknownName("model", request.model, cards)
-        card = cards[request.model]
-        resolved = card.resolve(_sized(card, request))
+        card = self.card(request.model)
+        resolved = pictures.settled(card, card.resolve(_sized(card, request)))
         if "mask" in resolved.inputs and "init" not in resolved.inputs:
             raise InvalidField("mask", "a file", "only beside an init", "Give the picture that is to change as init.")
         return replace(resolved, seed=_seed(resolved))
+
+
+def _local(card: Card) -> Card:
+    return replace(card, fields={**OPTIONS, **pictures.fields(card), **card.fields})
 
 
 def _sized(card: Card, request: Request) -> Request:
@@ -121,6 +125,8 @@ def _sized(card: Card, request: Request) -> Request:
     if not {"height", "width"} <= {axis.name for axis in card.axes}:
         return request
     sizes = {name: image.picture(value.data, f"the {name}").size for name, value in request.inputs.items()}
+    if "init" in sizes and "extend" in request.options and "extend" in card.fields:
+        return pictures.on_canvas(card, request, sizes["init"])
     if "init" not in sizes or request.width is not None or request.height is not None:
         return request
     width, height = sizes["init"]

@@ -57,7 +57,7 @@ def recipe(request: Request, model: Mapping[str, Any], made: Mapping[str, Any]) 
         "inputs": inputs(request),
         "model": dict(model),
         "versions": {"triptych": version("triptych")},
-        "profile": "native",
+        "profile": request.options.get("profile") or "native",
         **made,
     }
 

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, final
@@ -13,10 +13,12 @@ from torch import Tensor
 from triptych import families, media
 from triptych.engine.codec import Codec, latent_shape
 from triptych.engine.noise import SeededNoise
-from triptych.errors import Cancelled, GenerationError
-from triptych.media import audio, image
+from triptych.errors import Cancelled, GenerationError, InvalidField
+from triptych.media import audio, canvas, image
 from triptych.media import trace as traces
-from triptych.model import Model, decode, generate, walked
+from triptych.model import Model, decode, generate, prepared, walked
+from triptych.profiles import profile
+from triptych.providers import pictures
 from triptych.providers.device import out_of_memory, pick_device, pick_dtype
 from triptych.providers.latents import Group, Latents, groups
 from triptych.providers.recipe import recipe
@@ -25,6 +27,7 @@ from triptych.types import Artifact, Card, Event, Progress, Request, Result
 __all__ = ["Bench"]
 
 WAIT = 0.1  # seconds between looks at whether the device is free
+FEATHER = 4  # latents, of the seam between what a picture was and what is drawn around it
 NEAR = 0.2  # seconds by which a sound may differ from what is made
 PREVIEW = 256  # pixels, the longer side of a preview at most
 SLOWEST_TRACE = 60.0  # seconds of decoding that a trace may take; beyond, latents are shown projected
@@ -64,7 +67,7 @@ class Bench:
             lock.release()
 
     def _model(self, request: Request, device: str) -> Model:
-        card = families.cards()[request.model]
+        card = families.card(request.model)
         wanted = (card.name, pick_dtype(request))
         held = self._models.pop(device, None)  # let go of the old one before the new one takes its room
         if held is None or held[0] != wanted:
@@ -89,17 +92,18 @@ class Run:
     warnings: list[str] = field(default_factory=list)
 
     def events(self) -> Iterator[Event]:
-        self.warnings += warnings_of(self.request)
+        self.model = prepared(self.model, self.request, self._hints(self.request))
+        self.warnings += [*warnings_of(self.model.card, self.request), *self.model.warnings]
         artifacts: list[Artifact] = []
         for group in groups(self.request):
             if not self.kept.has(group):
                 yield from self._denoise(group)
             check(self.stop)
-            yield self._progress(group, 1.0, "decoding")
+            yield self._progress(group, self._expected(), "decoding")
             artifacts += self._decode(group)
             check(self.stop)
         if self._traced:
-            yield self._progress(group, 1.0, "drawing the trace")
+            yield self._progress(group, self._expected(), "drawing the trace")
             artifacts += self._trace(artifacts[0])
         yield Result(tuple(artifacts), self._recipe(self.request, self._made()), warnings=tuple(self.warnings))
 
@@ -108,27 +112,45 @@ class Run:
         return bool(self.request.options.get("trace", "none") != "none")
 
     def _denoise(self, group: Group) -> Iterator[Event]:
-        part = replace(self.request, seed=group.seed, count=group.count)
+        larger = self._larger
+        if larger is not None and self.model.init == "seen" and group.count > 1:
+            allowed = "1 with hires on a model that sees its init"  # which is another one for every sample
+            raise InvalidField("batch_size", group.count, allowed)
+        given = self._inputs(self.request)
+        latents = yield from self._walk(group, self.request, self.model, given, "denoising")
+        if larger is not None:
+            yield self._progress(group, self._steps(self.request), "enlarging")
+            size = larger.width or 0, larger.height or 0
+            given = self._inputs(larger) | {"init": image.resized(decode(self.model, latents), size).to(self.device)}
+            model = prepared(self.model, larger, self._hints(larger))
+            latents = yield from self._walk(group, larger, model, given | {"strength": larger.strength}, "refining")
+        self.kept.save(group, latents, self._made())
+
+    def _walk(
+        self, group: Group, request: Request, model: Model, given: Mapping[str, Any], stage: str
+    ) -> Generator[Event, None, Tensor]:
+        """One walk of a group; its latents."""
+        first = request is self.request
+        before, steps = 0 if first else self._steps(self.request), self._steps(request)
+        preview = Preview(model, request.options["preview_every"], rate_of(model.card, request))
         latents: Tensor | None = None
-        expected = self._expected()
-        rate = rate_of(self.model.card, self.request)
-        preview = Preview(self.model, self.request.options["preview_every"], rate)
-        for number, step in enumerate(generate(self.model, part, **self._inputs()), 1):
+        part = replace(request, seed=group.seed, count=group.count)
+        for number, step in enumerate(generate(model, part, **given), 1):
             latents = step.x_t
-            if self._traced and group.first == 0:
-                x_t, x_0 = (still(x[:1], self.model.codec).cpu() for x in (step.x_t, step.prediction.x_0))
+            if self._traced and first and group.first == 0:
+                x_t, x_0 = (still(x[:1], model.codec).cpu() for x in (step.x_t, step.prediction.x_0))
                 self.moments.append(traces.Moment(step.t, x_t, x_0))
-            if number <= expected:  # the last of all is the end of the path, where nothing is predicted any more
-                told = self._progress(group, number / expected, "denoising")
+            if number <= steps:  # the last of all is the end of the path, where nothing is predicted any more
+                told = self._progress(group, before + number, stage)
                 yield replace(told, preview=preview(step.prediction.x_0))
             check(self.stop)
         if latents is None:
             raise GenerationError("the path has no step; ask for more steps or a larger strength.")
-        self.kept.save(group, latents, self._made())
+        return latents
 
     def _decode(self, group: Group) -> list[Artifact]:
         latents, made = self.kept.load(group)
-        samples = decode(self.model, latents.to(self.device))
+        samples = self._pasted(decode(self.model, latents.to(self.device)))
         here = self._made()
         if made != here:
             self.warnings.append("decoded on another device, dtype or version than it was denoised on")
@@ -141,6 +163,13 @@ class Run:
             told = self._recipe(alone, made) | index
             found.append(media.keep(piece, told))
         return found
+
+    def _pasted(self, samples: Tensor) -> Tensor:
+        """The samples, with the init's own where nothing may change."""
+        if not pictures.pastes(self.request):
+            return samples
+        given = self._inputs(self._larger or self.request)
+        return torch.lerp(given["init"], samples.clamp(-1, 1), given["mask"])
 
     def _pieces(self, samples: Tensor) -> list[Any]:
         rate = rate_of(self.model.card, self.request)
@@ -165,33 +194,60 @@ class Run:
         pictures = media.look(self.model.card.media, samples, rate_of(self.model.card, self.request))
         return torch.cat([image.tensor(picture) for picture in pictures]) * 2 - 1
 
-    def _inputs(self) -> dict[str, Any]:
+    @property
+    def _larger(self) -> Request | None:
+        return pictures.second(self.model.card, self.request)
+
+    def _inputs(self, request: Request) -> dict[str, Any]:
         """What `generate` takes besides the request: samples of the init in [-1, 1], weights of the mask in [0, 1]."""
-        height, width = self.request.height or 0, self.request.width or 0
+        size, card = (request.height or 0, request.width or 0), self.model.card
         given: dict[str, Any] = {}
-        if "init" in self.request.inputs:
-            data, card = self.request.inputs["init"].data, self.model.card
+        if "extend" in request.options:
+            given = self._extended(request) | {"strength": request.strength}
+        elif "init" in request.inputs:
+            data = request.inputs["init"].data
             if card.media == "audio":
-                [length] = card.lengths(self.request)
-                init = audio.samples(data, length, rate_of(card, self.request), "the init")
+                [length] = card.lengths(request)
+                init = audio.samples(data, length, rate_of(card, request), "the init")
             else:
-                init = image.samples(data, (height, width), "the init")
-            given["init"] = init.to(self.device)
-            given["strength"] = self.request.strength
-        if "mask" in self.request.inputs:
-            given["mask"] = image.weights(self.request.inputs["mask"].data, (height, width), "the mask").to(self.device)
+                init = image.samples(data, size, "the init")
+            given = {"init": init.to(self.device), "strength": request.strength}
+        if "mask" in request.inputs:
+            given["mask"] = image.weights(request.inputs["mask"].data, size, "the mask").to(self.device)
         return given
+
+    def _extended(self, request: Request) -> dict[str, Tensor]:
+        """The init on its larger canvas, and the mask of what is new."""
+        picture = image.picture(request.inputs["init"].data, "the init")
+        around = pictures.margins(self.model.card, request, picture.size)
+        mask = canvas.seam(picture.size, around, FEATHER * max(self.model.codec.scale_factor))
+        init = image.tensor(canvas.filled(picture, around)) * 2 - 1
+        return {"init": init.to(self.device), "mask": torch.from_numpy(mask)[None, None].to(self.device)}
+
+    def _hints(self, request: Request) -> dict[str, Tensor]:
+        """Pictures that networks are shown beside x_t, (1, 3, H, W) in [0, 1], by the names of their inputs."""
+        size = request.height or 0, request.width or 0
+        given = {name: value for name, value in request.inputs.items() if name not in ("init", "mask")}
+        return {
+            name: (image.samples(value.data, size, f"the {name}").to(self.device) + 1) / 2
+            for name, value in given.items()
+        }
+
+    def _steps(self, request: Request) -> int:
+        """Steps of one walk."""
+        started = "init" in request.inputs or request is not self.request
+        share = request.strength if started and request.strength else 1.0
+        return walked(request.steps or 1, share, profile(request.options.get("profile")))
 
     def _expected(self) -> int:
         """Steps of one group."""
-        share = self.request.strength if "init" in self.request.inputs and self.request.strength else 1.0
-        return walked(self.request.steps or 1, share)
+        return sum(self._steps(request) for request in (self.request, self._larger) if request is not None)
 
-    def _progress(self, group: Group, share: float, stage: str) -> Progress:
+    def _progress(self, group: Group, step: int, stage: str) -> Progress:
         before, total = group.first, self.request.count
         steps = self._expected()
         many = f" {before + 1} of {total}" if total > 1 else ""
-        return Progress((before + share * group.count) / total, stage + many, round(share * steps), steps)
+        return Progress((before + step / steps * group.count) / total, stage + many, step, steps)
 
     def _made(self) -> dict[str, str]:
         return {
@@ -204,7 +260,7 @@ class Run:
     def _recipe(self, request: Request, made: Mapping[str, str]) -> dict[str, Any]:
         told = recipe(
             replace(request, options={**request.options, "device": made["device"], "dtype": made["dtype"]}),
-            families.fingerprint(families.cards()[request.model]),
+            families.fingerprint(families.card(request.model), self.model.files),
             {"device": made["device"], "dtype": made["dtype"], "threads": int(made["threads"])},
         )
         told["versions"]["torch"] = made["torch"]
@@ -239,17 +295,20 @@ def still(latents: Tensor, codec: Codec) -> Tensor:
     return latents[:, :, middle : middle + 1]
 
 
-def warnings_of(request: Request) -> list[str]:
+def warnings_of(card: Card, request: Request) -> list[str]:
     """What a request says to no effect, or what was done to its inputs."""
     found = []
     if request.negative_prompt and request.guidance_scale == 1:
         found.append("the negative prompt has no effect: guidance_scale 1 means no guidance")
+    found += pictures.rounded(card, request)
     for name, value in request.inputs.items():
         if request.height is None:  # a sound
             found += shortened(name, value, request.duration or 0.0)
             continue
         width, height = image.picture(value.data).size
-        if (height, width) != (request.height, request.width):
+        if name == "init" and "extend" in request.options:
+            found += pictures.widened(card, request, (width, height))
+        elif (height, width) != (request.height, request.width):
             size = f"{request.width} x {request.height}"
             found.append(f"the {name} of {width} x {height} was scaled and cropped to {size}")
     return found

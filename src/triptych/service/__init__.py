@@ -45,6 +45,10 @@ class Service:
         """Every model that can be asked for, by name."""
         return {name: card for provider in self._providers.values() for name, card in provider.cards().items()}
 
+    def card(self, name: str) -> Card:
+        """The card of a model by its name, or by where it lies. Raises UnknownName, WeightsError."""
+        return self._provider_of(name).card(name)
+
     def price(self, request: Request) -> Price:
         """What the request costs, before anything is sent. Raises RequestError."""
         return self._provider_of(request.model).price(request)
@@ -75,8 +79,7 @@ class Service:
             why = "has kept nothing to go on from" if job.over else f"is {job.state} in process {job.process}"
             raise RequestError(f"job {job_id} {why}. See what can be resumed: triptych resume")
         request = replace(job.request, options={**job.request.options, **(options or {})})
-        card = self._provider_of(request.model).cards()[request.model]
-        ticket = replace(job.ticket, request=card.resolve(request))
+        ticket = replace(job.ticket, request=self.card(request.model).resolve(request))
         here = identity(os.getpid())
         fresh = replace(job, ticket=ticket, request=ticket.request, state="queued", error=None, process=here)
         self._store.write(fresh)
@@ -133,7 +136,8 @@ class Service:
 
     def _provider_of(self, model: str) -> Provider:
         for provider in self._providers.values():
-            if model in provider.cards():
+            with suppress(UnknownName):
+                provider.card(model)
                 return provider
         raise UnknownName("model", model, self.cards())
 

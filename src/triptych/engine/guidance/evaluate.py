@@ -1,6 +1,7 @@
 """Several conditionings at one x_t and t: in one doubled batch or one call after the other, with the same numbers."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import final
 
 import torch
@@ -37,7 +38,8 @@ class Together:
     ) -> tuple[Prediction, ...]:
         conds = [cond.at(t) for cond in conds]
         if len(conds) != len(self._conds) or any(a is not b for a, b in zip(conds, self._conds, strict=True)):
-            self._conds, self._stacked = tuple(conds), _stack(conds)
+            now = [replace(cond, later=()) if cond.later else cond for cond in conds]  # what comes later is not now
+            self._conds, self._stacked = tuple(conds), _stack(now)
         if self._stacked is None:
             return one_by_one(denoiser, x_t, t, conds)
         times = torch.cat([t] * len(conds)) if t.ndim and t.shape[0] == x_t.shape[0] else t

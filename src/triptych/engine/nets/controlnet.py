@@ -5,7 +5,7 @@ Convolutions that begin as nothing let the copy be trained without harm to the U
 the names of the published checkpoints.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from triptych.engine.conditioning import Conditioning
+from triptych.engine.nets.fast import Inner, computed
 from triptych.engine.nets.layers import zeroed
 from triptych.engine.nets.ldm import LatentUNet, Shape, channels_last, descend, descent, embedded, embedders, middle
 
@@ -43,13 +44,17 @@ class ControlNet(nn.Module):
         embedded_hint: Tensor = self.input_hint_block(channels_last(hint, self.input_blocks))
         return embedded_hint
 
-    def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, hint: Tensor) -> list[Tensor]:
-        """x (B, C, H, W), timestep (B,) in [0, 1000], an embedded hint -> `control` as `LatentUNet` takes it."""
+    def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, hint: Tensor) -> Iterator[Tensor]:
+        """x (B, C, H, W), timestep (B,) in [0, 1000], an embedded hint -> `control` as `LatentUNet` takes it.
+
+        Each is computed as it is asked for.
+        """
         x = channels_last(x, self.input_blocks)
         embedding = embedded(self.time_embed, self.label_emb, timestep, cond, x.dtype)
         left = descend(self.input_blocks, self.input_blocks[0](x) + hint, embedding, cond)
-        bottom = self.middle_block_out(self.middle_block(left[-1], embedding, cond))
-        return [*(change(h) for change, h in zip(self.zero_convs, left, strict=True)), bottom]
+        for change, h in zip(self.zero_convs, left, strict=True):
+            yield change(h)
+        yield self.middle_block_out(self.middle_block(h, embedding, cond))
 
 
 @final
@@ -80,16 +85,22 @@ class Controlled(nn.Module):
 
         B is a multiple of the number of hints: they are repeated for each of the conditionings that share a batch.
         """
+        return self.around(computed, x, timestep, cond)
+
+    def around(self, inner: Inner, x: Tensor, timestep: Tensor, cond: Conditioning) -> Tensor:
+        """forward, where the deep part of the U-Net, and what ControlNets change there, goes through `inner`."""
         walked = 1 - float(timestep.max()) / 1000
         changes = [
-            [change * control.scale for change in control.net(x, timestep, cond, self._hint(control, len(x)))]
+            self._changes(control, x, timestep, cond)
             for control in self.controls
             if control.start <= walked <= control.stop
         ]
-        out: Tensor = self.network(
-            x, timestep, cond, [sum(places[1:], places[0]) for places in zip(*changes, strict=True)]
-        )
-        return out
+        summed = (sum(places[1:], places[0]) for places in zip(*changes, strict=True))
+        return self.network.around(inner, x, timestep, cond, summed)
+
+    def _changes(self, control: Control, x: Tensor, timestep: Tensor, cond: Conditioning) -> Iterator[Tensor]:
+        for change in control.net(x, timestep, cond, self._hint(control, len(x))):
+            yield change * control.scale
 
     def _hint(self, control: Control, batch: int) -> Tensor:
         """(batch, width, H, W): embedded at first use, when the network is where it will run."""

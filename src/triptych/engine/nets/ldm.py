@@ -9,7 +9,7 @@ transformer are linear layers here. All is channels last: a latent is a list of 
 """
 
 import math
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import final
@@ -22,6 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.attention import attention
+from triptych.engine.nets.fast import Inner, computed
 from triptych.engine.nets.layers import zeroed
 
 __all__ = [
@@ -79,24 +80,37 @@ class LatentUNet(nn.Module):
             zeroed(nn.Conv2d(shape.width, shape.out_channels, 3, padding=1)),
         )
 
-    def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, control: Sequence[Tensor] = ()) -> Tensor:
+    def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, control: Iterable[Tensor] = ()) -> Tensor:
         """x (B, C, H, W), timestep (B,) in [0, 1000] -> (B, out_channels, H, W) in the network's dtype.
 
         cond.concat (B, in_channels - C, H, W); control: what is added to the output of each input block and, last, of
         the middle one, each of its shape.
         """
+        return self.around(computed, x, timestep, cond, control)
+
+    def around(
+        self, inner: Inner, x: Tensor, timestep: Tensor, cond: Conditioning, control: Iterable[Tensor] = ()
+    ) -> Tensor:
+        """forward, where all but the first input block and the last output block goes through `inner`; of `control`,
+        no more is taken than what is computed needs."""
         if cond.concat is not None:
             x = torch.cat([x, cond.concat.to(x.dtype)], dim=1)
         x = channels_last(x, self.input_blocks)
         embedding = embedded(self.time_embed, self.label_emb, timestep, cond, x.dtype)
-        skips = descend(self.input_blocks, self.input_blocks[0](x), embedding, cond)
-        h = self.middle_block(skips[-1], embedding, cond)
-        if control:
-            h = h + control[-1]
-            skips = [skip + change for skip, change in zip(skips, control[:-1], strict=True)]
-        for block in self.output_blocks:
-            h = torch.cat([h, skips.pop()], dim=1)
-            h = block(h, embedding, cond, (skips or [h])[-1].shape[2:])
+        left, changes = descend(self.input_blocks, self.input_blocks[0](x), embedding, cond), iter(control)
+        outer = _added([next(left)], changes)
+
+        def deep() -> Tensor:
+            inside = list(left)
+            h: Tensor = self.middle_block(inside[-1], embedding, cond)
+            skips = outer + _added(inside, changes)
+            [h] = _added([h], changes)
+            for block in islice(self.output_blocks, len(inside)):
+                h = torch.cat([h, skips.pop()], dim=1)
+                h = block(h, embedding, cond, skips[-1].shape[2:])
+            return h
+
+        h = self.output_blocks[-1](torch.cat([inner(deep), *outer], dim=1), embedding, cond)
         out: Tensor = self.out(h)
         return out
 
@@ -316,12 +330,17 @@ def descent(shape: Shape) -> tuple[nn.ModuleList, list[int]]:
     return nn.ModuleList(stages), widths
 
 
-def descend(blocks: nn.ModuleList, h: Tensor, embedding: Tensor, cond: Conditioning) -> list[Tensor]:
-    """What each of the input blocks leaves, from what the first one left."""
-    left = [h]
+def descend(blocks: nn.ModuleList, h: Tensor, embedding: Tensor, cond: Conditioning) -> Iterator[Tensor]:
+    """What each of the input blocks leaves, from what the first one left; computed as it is asked for."""
+    yield h
     for block in islice(blocks, 1, None):
-        left.append(block(left[-1], embedding, cond))
-    return left
+        h = block(h, embedding, cond)
+        yield h
+
+
+def _added(left: Sequence[Tensor], changes: Iterator[Tensor]) -> list[Tensor]:
+    """What was left at each place, and what is changed there, as long as there are changes."""
+    return [h if (change := next(changes, None)) is None else h + change for h in left]
 
 
 def middle(shape: Shape) -> Stage:

@@ -1,0 +1,160 @@
+"""Step caching (`fast`): how much less time a walk takes, and how far from the exact one it ends.
+
+    python bench/fast.py [mini] [sd15] [--every 2 3 4] [--prompts 20] [--steps 12] [--side 256] [--json FILE]
+
+"mini": mini-image with its shipped weights, default settings, a walk and its decoding; PSNR between decoded pictures.
+Beside it stand walks of as many steps as are full, which anybody can have without `fast`. "sd15": the U-Net of Stable Diffusion 1.5
+at full width, guided, PSNR between latents over their own range. Its weights are random here: the time is that of the
+published ones, the PSNR says little about them. Every way takes turns with the exact one, prompt by prompt; times are
+CPU seconds, ratios medians of ratios within a pair.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from triptych import families
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.denoiser import NetworkDenoiser, noise_target
+from triptych.engine.guidance import ClassifierFree
+from triptych.engine.nets import ldm
+from triptych.engine.nets.fast import Fast
+from triptych.engine.nets.ldm import LatentUNet
+from triptych.engine.path import Discrete, scaled_linear_betas
+from triptych.engine.samplers import SAMPLERS
+from triptych.engine.spacing import SPACINGS
+from triptych.model import decode, generate, prepared
+from triptych.types import Request
+
+PROMPTS = (
+    "a red heart", "a snake flicking its tongue", "a green frog", "a slice of pizza", "a yellow taxi", "a rocket",
+    "a blue whale", "a birthday cake", "a sleeping cat", "a sunflower", "a snowman", "a guitar", "a pair of scissors",
+    "a lion", "an umbrella in the rain", "a purple octopus", "a cup of coffee", "a house with a garden", "a bee",
+    "a smiling face with glasses",
+)  # fmt: skip
+Way = Callable[[], Tensor]
+
+
+def taken(way: Way) -> tuple[float, Tensor]:
+    """(CPU seconds, what came out)."""
+    began = time.process_time()
+    with torch.no_grad():
+        found = way()
+    return time.process_time() - began, found
+
+
+def psnr(a: Tensor, b: Tensor, reach: float) -> float:
+    """Decibels, of samples that are `reach` apart at most."""
+    return -10 * math.log10(max(float((a - b).square().mean()) / reach**2, 1e-12))
+
+
+def told(pairs: Sequence[tuple[float, float]]) -> dict[str, float]:
+    """pairs: (time ratio, dB) of one way."""
+    ratios, kept = ([round(x, 2) for x in sorted(values)] for values in zip(*pairs, strict=True))
+    return {
+        "times faster": round(statistics.median(ratios), 2),
+        "dB": round(statistics.median(kept), 1),
+        "dB kept by nine in ten": kept[len(kept) // 10],
+        "dB, least": kept[0],
+    }
+
+
+def compared(exact: Way, ways: dict[str, Way], reach: Callable[[Tensor], float]) -> Iterator[tuple[str, float, float]]:
+    """(way, time ratio, dB) of each, the exact one measured before each of them."""
+    for name, way in ways.items():
+        (base, expected), (seconds, found) = taken(exact), taken(way)
+        yield name, base / seconds, psnr(found, expected, reach(expected))
+
+
+def full(steps: int, n: int) -> int:
+    """How many steps are full: 0, n, 2n, ..., and the one after the first."""
+    return math.ceil(steps / n) + (n > 1)
+
+
+def mini(every: Sequence[int], prompts: int) -> dict[str, dict[str, float]]:
+    card = families.cards()["mini-image"]
+    model = families.load(card, "cpu", "float32")
+
+    def way(prompt: str, seed: int, steps: int, fast: int) -> Way:
+        request = card.resolve(Request(card.name, prompt, seed=seed, steps=steps, options={"fast": fast}))
+
+        def run() -> Tensor:
+            *_, last = generate(prepared(model, request, {}), request)
+            return decode(model, last.x_t).clamp(-1, 1)
+
+        return run
+
+    steps = card.fields["steps"].default
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    taken(way(PROMPTS[0], 0, steps, 1))
+    for seed, prompt in enumerate(PROMPTS[:prompts]):
+        ways = {f"fast {n}": way(prompt, seed, steps, n) for n in every}
+        ways |= {f"{full(steps, n)} of {steps} steps": way(prompt, seed, full(steps, n), 1) for n in every}
+        for name, ratio, kept in compared(way(prompt, seed, steps, 1), ways, lambda _: 2.0):
+            pairs.setdefault(name, []).append((ratio, kept))
+    return {name: told(found) for name, found in pairs.items()}
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Weights that let signals through."""
+    with torch.no_grad():
+        for name, p in module.named_parameters():
+            if p.ndim > 1:
+                p.normal_(0, (1 / p[0].numel()) ** 0.5)
+            else:
+                p.fill_(float(name.endswith("weight")))
+    return module.eval().requires_grad_(False)
+
+
+def sd15(every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, float]]:
+    torch.manual_seed(0)
+    network = LatentUNet(ldm.SD15)
+    randomised(network).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    path = Discrete(scaled_linear_betas())
+    cond, uncond = (Conditioning(tokens=torch.randn(1, 77, 768)) for _ in range(2))
+    start = torch.randn(1, 4, side // 8, side // 8)
+    times = SPACINGS["karras"](path, steps, start[0].numel())
+
+    def way(n: int) -> Way:
+        def run() -> Tensor:
+            used = network if n == 1 else Fast(network.around, n)
+            denoiser = NetworkDenoiser(used, path, noise_target, lambda t: 1000 * t - 1)
+            guided = ClassifierFree(denoiser, 7.5, uncond)
+            *_, last = SAMPLERS["dpmpp_2m"](guided, start, times, cond, torch.randn_like)
+            return last.x_t
+
+        return run
+
+    found = compared(way(1), {f"fast {n}": way(n) for n in every}, lambda x: float(x.max() - x.min()))
+    return {name: told([(ratio, kept)]) for name, ratio, kept in found}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", nargs="*", default=["mini", "sd15"], choices=["mini", "sd15"])
+    parser.add_argument("--every", type=int, nargs="+", default=[2, 3, 4])
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--steps", type=int, default=12, help="of sd15")
+    parser.add_argument("--side", type=int, default=256, help="of sd15, in pixels")
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    figures: dict[str, object] = {"threads": torch.get_num_threads()}
+    if "mini" in asked.what:
+        figures["mini"] = mini(asked.every, asked.prompts)
+    if "sd15" in asked.what:
+        figures["sd15, random weights"] = sd15(asked.every, asked.steps, asked.side)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if asked.json:
+        asked.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()
