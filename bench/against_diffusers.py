@@ -1,6 +1,6 @@
 """The networks of Stable Diffusion beside diffusers': one step of the U-Net, decoding, loading, starting.
 
-    python bench/against_diffusers.py [sd15] [sdxl] [vae] [load] [start] [--runs 5] [--json FILE]
+    python bench/against_diffusers.py [sd15] [sdxl] [vae] [start] [--runs 5] [--json FILE]
 
 Random weights of full size, the same in both; both engines take turns in one process, in an order that changes from
 round to round; figures are medians, and ratios are medians of ratios within a round. "default" is what one gets who
@@ -12,6 +12,9 @@ import argparse
 import json
 import resource
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -177,9 +180,93 @@ def vae(side: int, runs: int) -> dict[str, object]:
     return found
 
 
+OURS = """
+import sys, time
+from dataclasses import replace
+import torch
+from triptych.families import cards, load
+from triptych.model import generate
+from triptych.types import Request
+card = cards()["sd15"]
+model = load(replace(card, settings={**card.settings, "source": sys.argv[1]}), "cpu", "bfloat16")
+print("loaded", flush=True)
+asked = Request("sd15", "a red fox", seed=1, steps=1, height=256, width=256, sampler="euler", spacing="trailing")
+next(generate(model, card.resolve(asked)))
+print("stepped", flush=True)
+"""
+THEIRS = """
+import sys
+import torch
+from diffusers import StableDiffusionPipeline
+pipe = StableDiffusionPipeline.from_pretrained(sys.argv[1], torch_dtype=torch.bfloat16)
+pipe.unet.to(memory_format=torch.channels_last)
+print("loaded", flush=True)
+def stop(pipe, n, t, told):
+    print("stepped", flush=True)
+    sys.exit()
+pipe("a red fox", num_inference_steps=1, height=256, width=256, callback_on_step_end=stop)
+"""
+
+
+def started(code: str, folder: Path) -> dict[str, float]:
+    """Seconds from the start of a process until it has loaded and until its first step is done; its peak in MiB."""
+    began, found = time.perf_counter(), dict[str, float]()
+    told = [sys.executable, "-W", "ignore", "-c", code, str(folder)]
+    with subprocess.Popen(told, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.strip() in ("loaded", "stepped"):
+                found[line.strip()] = time.perf_counter() - began
+                status = Path(f"/proc/{process.pid}/status").read_text()
+                found |= {
+                    f"{name}, MiB, {line.strip()}": int(value.split()[0]) // 1024
+                    for name, value in (row.split(":", 1) for row in status.splitlines())
+                    if name in ("VmHWM", "RssAnon")
+                }
+    if "stepped" not in found:
+        raise SystemExit("one of the two did not reach its first step")
+    return found
+
+
+def full_folder(folder: Path) -> None:
+    """Stable Diffusion 1.5 with random weights of full size in half precision, as diffusers saves it."""
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+    from triptych.text.clip_tokens import merges, vocabulary
+
+    config = CLIPTextConfig(
+        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, vocab_size=49408,
+        bos_token_id=49406, eos_token_id=49407,
+    )  # fmt: skip
+    pipe = diffusers.StableDiffusionPipeline(
+        unet=randomised(UNet2DConditionModel(**SD15)),
+        vae=randomised(AutoencoderKL(**VAE)),
+        text_encoder=randomised(CLIPTextModel(config)),
+        tokenizer=CLIPTokenizer(vocab=vocabulary(), merges=merges(), model_max_length=77),
+        scheduler=diffusers.EulerDiscreteScheduler(beta_schedule="scaled_linear", timestep_spacing="trailing"),
+        safety_checker=None,
+        feature_extractor=None,
+    )
+    pipe.to(torch.float16).save_pretrained(folder)
+
+
+def start(runs: int) -> dict[str, object]:
+    """From nothing to the first step, both in bfloat16 from the same folder, one after the other."""
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        full_folder(folder)
+        size = sum(path.stat().st_size for path in folder.rglob("*.safetensors")) // 2**20
+        both = [(started(OURS, folder), started(THEIRS, folder)) for _ in range(runs)]
+    found: dict[str, object] = {"weights, MiB": size}
+    for name in both[0][0]:
+        ours, theirs = (statistics.median(pair[side][name] for pair in both) for side in (0, 1))
+        found[name] = {"ours": round(ours, 2), "diffusers": round(theirs, 2), "ratio": round(ours / theirs, 3)}
+    return found
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["sd15", "sdxl", "vae"])
+    parser.add_argument("what", nargs="*", default=["sd15", "sdxl", "vae", "start"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
@@ -193,6 +280,8 @@ def main() -> None:
         plans |= {f"SDXL, {n} px, batch 1": lambda n=n: unet("sdxl", n, 1, told.runs, False) for n in (512, 1024)}
     if "vae" in told.what:
         plans |= {f"VAE decode, {n} px": lambda n=n: vae(n, told.runs) for n in (512, 1024)}
+    if "start" in told.what:
+        plans |= {"SD 1.5, from nothing to the first step": lambda: start(told.runs)}
     for name, plan in plans.items():
         figures[name] = plan()
         print(name, json.dumps(figures[name], indent=2), flush=True)

@@ -31,6 +31,7 @@ from triptych.cli.options import (
 __all__ = ["make"]
 
 PREVIEW = 0.5  # seconds between previews
+FAST = 3  # every how manieth step is computed in full: see docs/fast.md
 
 
 def make(
@@ -57,6 +58,11 @@ def make(
     hires: Hires = None,
     hires_strength: HiresStrength = None,
     hires_steps: HiresSteps = None,
+    loras: Annotated[
+        list[str] | None, Option("--lora", metavar="FILE:STRENGTH", help="A file of small changes; may be repeated")
+    ] = None,
+    profile: Annotated[str | None, Option(help="Whose rules hold: native, diffusers, a1111, comfy")] = None,
+    fast: Annotated[bool, Option("--fast", help="About twice as fast, and nearly the same")] = False,
     device: Device = None,
     dtype: Dtype = None,
     preview: Annotated[bool, Option("--preview", help="Show the picture as it comes out of the noise")] = False,
@@ -84,6 +90,7 @@ def make(
         "trace": places.trace_kind(trace),
     }
     said |= {"extend": extend, "hires": hires, "hires_strength": hires_strength, "hires_steps": hires_steps}
+    said |= {"loras": ", ".join(loras or []) or None, "profile": profile, "fast": FAST if fast else None}
     said |= options.size(size) | ({"preview_every": PREVIEW} if preview else {})
     said |= options.options(option or [], card, said)
     plan = places.plan(out, card.media)

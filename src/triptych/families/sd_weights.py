@@ -7,7 +7,8 @@ from types import MappingProxyType
 from typing import Any, Final, TypeVar, final
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from triptych.engine.codecs import kl
 from triptych.engine.codecs.kl import Setting
@@ -190,9 +191,9 @@ def filled(
 ) -> M:
     """A module with the weights of a file, every one of which must have its place. Raises WeightsMismatch.
 
-    They are views of the file until they are converted, one after the other.
+    They are views of the file until they are converted, one after the other; each lets go of the one before.
     """
-    with torch.device("meta"):
+    with torch.device("meta"), _Blank():
         module = build()
     shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
     sources = layout(shapes)
@@ -201,14 +202,40 @@ def filled(
     left = [name for name in tensors.names() if name not in used and not clip.IDLE.search(name)]
     if missing or left:
         raise WeightsMismatch(tensors.where, missing, left)
-    found = gathered(sources, shapes, tensors.read)
+    before: list[str] = []
+
+    def read(name: str) -> Tensor:
+        if before:
+            tensors.release(before.pop())
+        before.append(name)
+        return tensors.read(name)
+
+    found = gathered(sources, shapes, read, partial(_converted, device=device, dtype=dtype))
     wrong = [name for name, value in found.items() if tuple(value.shape) != shapes[name]]
     if wrong:
         raise WeightsMismatch(tensors.where, [], [f"{name} {tuple(found[name].shape)}" for name in wrong])
     module.load_state_dict(found, assign=True)
-    module.to(device=device, dtype=dtype).eval().requires_grad_(False)
-    nn.Module.to(module, memory_format=torch.channels_last)  # type: ignore[call-overload]  # left out of its stub
-    return module
+    return module.eval().requires_grad_(False)
+
+
+def _converted(tensor: Tensor, device: str, dtype: torch.dtype) -> Tensor:
+    """A weight as it will be used; kernels (O, I, H, W) have their channels last."""
+    if not tensor.is_floating_point():
+        return tensor.to(device)
+    order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
+    return tensor.to(device=device, dtype=dtype, memory_format=order)
+
+
+@final
+class _Blank(TorchFunctionMode):
+    """Within it no first values are drawn: others are about to take their place."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        told = kwargs or {}
+        return told.get("tensor", *args[:1]) if func in DRAWING else func(*args, **told)
+
+
+DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
 
 
 def controlled(tensors: Tensors, blocks: int) -> tuple[Tensors, Layout]:

@@ -4,6 +4,7 @@ Opening reads headers only. A tensor that is read is a view of the file's pages 
 so that nothing is held twice: what is converted is the first copy. The tensor library is imported with the first read.
 """
 
+import mmap
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 CONFIGS = ("config.json", "scheduler_config.json")
 LONGEST = 25_000_000  # bytes of an index or a configuration
 NOWHERE: Mapping[str, Any] = MappingProxyType({})
+RELEASE: int | None = getattr(mmap, "MADV_DONTNEED", None)  # what systems have that can let go of pages
 
 # What torch calls the dtypes that it can hold.
 TORCH = {
@@ -63,7 +65,7 @@ class Tensors:
     where: str  # for messages
     places: Mapping[str, tuple[Path, Entry]]
     metadata: Mapping[str, str]
-    _mapped: "dict[Path, Tensor]" = field(default_factory=dict, repr=False, compare=False)
+    _mapped: "dict[Path, tuple[mmap.mmap, Tensor]]" = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> tuple[str, ...]:
         """Every name, in the order of the files."""
@@ -101,13 +103,23 @@ class Tensors:
         chosen = {name.removeprefix(prefix): at for name, at in self.places.items() if name.startswith(prefix)}
         return Tensors(self.where, chosen, self.metadata, self._mapped)
 
+    def release(self, name: str) -> None:
+        """A tensor's pages may leave the memory: whoever still looks at it reads them again."""
+        path, entry = self._place(name)
+        if path not in self._mapped or RELEASE is None:
+            return
+        start = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages that are this tensor's alone
+        if entry.stop // mmap.PAGESIZE * mmap.PAGESIZE > start:
+            self._mapped[path][0].madvise(RELEASE, start, entry.stop // mmap.PAGESIZE * mmap.PAGESIZE - start)
+
     def _bytes(self, path: Path) -> "Tensor":
         import torch
 
         if path not in self._mapped:
-            size = path.stat().st_size
-            self._mapped[path] = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8)
-        return self._mapped[path]
+            with path.open("rb") as file:
+                pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            self._mapped[path] = pages, torch.frombuffer(pages, dtype=torch.uint8)
+        return self._mapped[path][1]
 
     def _place(self, name: str) -> tuple[Path, Entry]:
         if name not in self.places:

@@ -2,7 +2,7 @@
 
 From one step to the next what lies deep in a U-Net changes little (arXiv:2312.00858, section 3.2) and almost evenly, so
 that between full steps it goes on along the line through the last two of them, by the number of the step
-(arXiv:2503.06923, equation 3 with m = 1). What is near the input and the output is computed at every step.
+(arXiv:2503.06923, the expansion of order 1). What is near the input and the output is computed at every step.
 """
 
 from collections.abc import Callable

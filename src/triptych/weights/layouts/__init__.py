@@ -32,11 +32,14 @@ Layout = Callable[[Iterable[str]], Mapping[str, Source]]
 
 
 def gathered(
-    sources: Mapping[str, Source], shapes: Mapping[str, tuple[int, ...]], read: Callable[[str], Tensor]
+    sources: Mapping[str, Source],
+    shapes: Mapping[str, tuple[int, ...]],
+    read: Callable[[str], Tensor],
+    keep: Callable[[Tensor], Tensor] = same,
 ) -> dict[str, Tensor]:
     """Our tensors, read one by one. A 1x1 convolution and a linear layer hold the same numbers, and become each other.
 
-    shapes: of ours, by name; read: a tensor of the file by its name.
+    shapes: of ours, by name; read: a tensor of the file by its name; keep: what of a tensor is kept, its conversion.
     """
     found: dict[str, Tensor] = {}
     for name, source in sources.items():
@@ -44,7 +47,7 @@ def gathered(
         wanted = shapes[name]
         if tuple(tensor.shape) != wanted and _squeezed(tensor.shape) == _squeezed(wanted):
             tensor = tensor.reshape(wanted)
-        found[name] = tensor
+        found[name] = keep(tensor)
     return found
 
 
