@@ -28,6 +28,7 @@ __all__ = [
     "ResolutionShifted",
     "Shifted",
     "Spacing",
+    "Taught",
     "trailing",
     "uniform",
 ]
@@ -105,6 +106,22 @@ def trailing(path: Path, steps: int, latents: int) -> Tensor:
     count = countable(path, steps)
     timesteps = (count - torch.arange(steps, dtype=torch.float64) * count / steps).round() - 1
     return at_timesteps(path, timesteps, 0.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Taught:
+    """Of the timesteps that a consistency model was taught on, so many, from the noisiest down (arXiv:2310.04378).
+
+    taught: how many there are, N // taught apart; for more steps than that, as many as there are steps.
+    """
+
+    taught: int = 50
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        count, taught = countable(path, steps), max(self.taught, steps)
+        places = torch.arange(steps, dtype=torch.float64).mul(taught / steps).floor()
+        return at_timesteps(path, (taught - places) * (count // taught) - 1, 0.0)
 
 
 def clocks(path: Path) -> tuple[Tensor, Tensor]:
@@ -256,4 +273,5 @@ SPACINGS: dict[str, Spacing] = {
     "exponential": Exponential(),
     "sgm_uniform": Linspace(spare=1),
     "beta": Beta(),
+    "lcm": Taught(),
 }

@@ -49,7 +49,7 @@ SAMPLERS = (
     "lms",
     "unipc",
 )
-SPACINGS = ("beta", "exponential", "karras", "leading", "linspace", "sgm_uniform", "trailing", "uniform")
+SPACINGS = ("beta", "exponential", "karras", "lcm", "leading", "linspace", "sgm_uniform", "trailing", "uniform")
 NAMES = {"sampler": SAMPLERS, "spacing": SPACINGS}
 
 

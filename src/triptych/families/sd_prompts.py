@@ -11,9 +11,11 @@ from torch.nn.functional import interpolate
 from triptych.engine.codecs.kl import KL
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.text.clip import ClipText
+from triptych.families import place
 from triptych.families.sd_weights import Kind
 from triptych.model import Script
 from triptych.profiles import profile
+from triptych.text import inversion
 from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
 from triptych.types import Request
 
@@ -47,7 +49,9 @@ class PromptEncoder:
             Tower(net, skip, one.normed, one.pad, one.pooled)
             for net, one in zip(self.towers, self.kind.towers, strict=True)
         ]
-        return ClipEncoder(listening, RULES[profile(request.options["profile"]).reading])
+        files = filter(None, (part.strip() for part in (request.options.get("embeddings") or "").split(",")))
+        words = [inversion.load(place(file), [net.width for net in self.towers]) for file in files]
+        return ClipEncoder(listening, RULES[profile(request.options["profile"]).reading], words)
 
     def _numbers(self, request: Request, wanted: bool) -> Tensor | None:
         """(1, 256 n) what is said of the size and, to the refiner, of the beauty, which for what is unwanted is low."""
