@@ -74,10 +74,7 @@ def card(name: str) -> Card:
     if name in cards():
         return cards()[name]
     path = Path(name).expanduser()
-    on_hub = name.count("/") == 2 and not path.is_absolute()  # OWNER/NAME/FILE
-    if not path.exists() and path.suffix in WEIGHTS and not on_hub:
-        raise FileProblem(f"there is no file {path.absolute()}. Name one that is there, or a model: triptych models.")
-    if not path.exists() and "/" not in name:
+    if not path.exists() and "/" not in name and path.suffix not in WEIGHTS:
         raise UnknownName("model", name, cards())
     one = cards()[_kind(place(name))]
     return replace(one, name=name, settings={**one.settings, "source": str(path.absolute()) if path.exists() else name})
@@ -140,10 +137,15 @@ def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def place(source: str) -> Path:
-    """Where a card's weights lie: a path. Raises WeightsError."""
+    """Where weights lie: a path, or what a hub's OWNER/NAME or OWNER/NAME/FILE was fetched to.
+
+    Raises FileProblem where a file is meant that is not there, InvalidField, WeightsError.
+    """
     path = Path(source).expanduser()
     if path.exists():
         return path
+    if path.suffix in WEIGHTS and (path.is_absolute() or source.count("/") != 2):
+        raise FileProblem(f"there is no file {path.absolute()}. Name one that is there, or a model: triptych models.")
     return _fetched(source)
 
 

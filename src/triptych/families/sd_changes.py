@@ -18,6 +18,7 @@ from triptych.engine.nets.ldm import LatentUNet, Shape
 from triptych.errors import InvalidField
 from triptych.families import place
 from triptych.families.fast import every
+from triptych.families.sd_prompts import listed
 from triptych.families.sd_weights import controlled, filled
 from triptych.model import Model, Script
 from triptych.types import Request
@@ -57,17 +58,9 @@ class Changes:
 
     def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
         """hints: (1, 3, H, W) in [0, 1] by their names in CONTROLS. Raises InvalidField, WeightsError."""
-        uses, warnings, files = [], list[str](), list[Path]()
-        for file, strengths in loras(request.options.get("loras") or ""):
-            files.append(place(file))
-            lora = self._lora(files[-1])
-            uses.append(Use(lora, strengths.pop("", 1.0), {n: s for n, s in strengths.items() if n in lora.changes}))
-            warnings += [lora.matched.warning] if lora.matched.warning else []
-        self._applied.use(*uses)
+        files, warnings = self._changed(request)
         controls = [self._control(request, name, hint) for name, hint in hints.items() if name in CONTROLS]
-        files += [place(request.options[f"{name}_net"]) for name in hints]
         if source := request.options.get("vae"):
-            files.append(place(source))
             codec = self._codec(source)
             model = replace(model, codec=codec, moments=codec.moments)
         if _in_strips(request) and isinstance(model.codec, KL):
@@ -76,11 +69,24 @@ class Changes:
         fast = every(model.card, request)
         model = _with(model, _hastened(Controlled(self._network, controls) if controls else self._network, fast))
         if source := request.options.get("refiner"):
-            files.append(place(source))
             second = self._second(source)
             second = _with(second, _hastened(_network(second), fast))
             model = _relayed(model, second, 1 - request.options["refiner_start"])
+        named = ["vae", "refiner", *(f"{name}_net" for name in hints)]
+        files += [place(request.options[name]) for name in named if request.options.get(name)]
+        files += [place(file) for file in listed(request.options.get("embeddings"))]
         return replace(model, warnings=tuple(warnings), files=tuple(files))
+
+    def _changed(self, request: Request) -> tuple[list[Path], list[str]]:
+        """Changes the weights as the request says: the files that say how, and what of them fits nothing."""
+        uses, files, warnings = [], list[Path](), list[str]()
+        for file, strengths in loras(request.options.get("loras")):
+            files.append(place(file))
+            lora = self._lora(files[-1])
+            uses.append(Use(lora, strengths.pop("", 1.0), {n: s for n, s in strengths.items() if n in lora.changes}))
+            warnings += [lora.matched.warning] if lora.matched.warning else []
+        self._applied.use(*uses)
+        return files, warnings
 
     def _lora(self, path: Path) -> Lora:
         key = path, path.stat().st_mtime_ns
@@ -163,11 +169,11 @@ def _relayed(model: Model, second: Model, over: float) -> Model:
     return replace(_with(model, network), encoder=encode)
 
 
-def loras(text: str) -> list[tuple[str, dict[str, float]]]:
+def loras(text: str | None) -> list[tuple[str, dict[str, float]]]:
     """FILE, FILE:STRENGTH or FILE:STRENGTH:TEXT_STRENGTH, between commas: files and strengths by the part of the model,
     "" for all others. Raises InvalidField."""
     found = []
-    for entry in filter(None, (part.strip() for part in text.replace("\n", ",").split(","))):
+    for entry in listed(text):
         file, numbers = entry, list[float]()
         while len(numbers) < 2 and (number := _number(file.rpartition(":")[2])) is not None and ":" in file:
             file, numbers = file.rpartition(":")[0], [number, *numbers]

@@ -19,7 +19,7 @@ from triptych.text import inversion
 from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
 from triptych.types import Request
 
-__all__ = ["PromptEncoder", "sines"]
+__all__ = ["PromptEncoder", "listed", "sines"]
 
 
 @final
@@ -49,8 +49,8 @@ class PromptEncoder:
             Tower(net, skip, one.normed, one.pad, one.pooled)
             for net, one in zip(self.towers, self.kind.towers, strict=True)
         ]
-        files = filter(None, (part.strip() for part in (request.options.get("embeddings") or "").split(",")))
-        words = [inversion.load(place(file), [net.width for net in self.towers]) for file in files]
+        widths = [net.width for net in self.towers]
+        words = [inversion.load(place(file), widths) for file in listed(request.options.get("embeddings"))]
         return ClipEncoder(listening, RULES[profile(request.options["profile"]).reading], words)
 
     def _numbers(self, request: Request, wanted: bool) -> Tensor | None:
@@ -75,6 +75,11 @@ class PromptEncoder:
 
 
 WANTED, UNWANTED = 6.0, 2.5  # scores of beauty, as the refiner's authors use it
+
+
+def listed(text: str | None) -> list[str]:
+    """What stands between commas."""
+    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def sines(numbers: Tensor) -> Tensor:
