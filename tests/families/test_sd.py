@@ -524,3 +524,18 @@ def test_a_learned_word(both, tmp_path):
     learned, plain = told("a fox-style fox", options), told("a fox-style fox", {})
     assert not torch.equal(learned, plain)
     assert torch.equal(told("a red fox", options), told("a red fox", {}))
+
+
+def test_a_network_of_v_on_a_table_that_ends_in_noise(tmp_path):
+    torch.manual_seed(6)
+    told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parts = sd15() | {"scheduler": diffusers.DDIMScheduler(**TABLE, **told)}
+        pipe = diffusers.StableDiffusionPipeline(**parts)
+        pipe.save_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    card = cards()["sd15"]
+    model = sd.load(replace(card, settings={**card.settings, "source": str(tmp_path)}), "cpu", "float32")
+    picture = ours(model, sampler="ddim", spacing="trailing", guidance_scale=7.5, options=DIFFUSERS)
+    assert psnr(picture, theirs(pipe)) > 40

@@ -12,11 +12,10 @@ from torch import Tensor
 from triptych.engine.codecs.kl import KL, safe_dtype
 from triptych.engine.denoiser import NetworkDenoiser
 from triptych.engine.nets.ldm import LatentUNet
-from triptych.engine.path import Discrete, scaled_linear_betas
 from triptych.families import cards, place
 from triptych.families.sd_changes import Changes
 from triptych.families.sd_prompts import PromptEncoder
-from triptych.families.sd_weights import KINDS, codec_of, filled, measured, target_of, tower_of, unet_of
+from triptych.families.sd_weights import KINDS, codec_of, filled, measured, path_of, target_of, tower_of, unet_of
 from triptych.model import Model
 from triptych.types import Card
 from triptych.weights.files import open_bundle
@@ -35,7 +34,7 @@ def load(card: Card, device: str, dtype: str) -> Model:
     return Model(
         card,
         PromptEncoder(kind, tuple(towers.values()), codec),
-        NetworkDenoiser(network, Discrete(scaled_linear_betas()), target_of(bundle), entry),
+        NetworkDenoiser(network, path_of(bundle), target_of(bundle), entry),
         codec,
         init="seen" if kind.shape.in_channels > 4 else "start",
         moments=codec.moments,

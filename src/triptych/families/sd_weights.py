@@ -15,6 +15,7 @@ from triptych.engine.codecs.kl import Setting
 from triptych.engine.denoiser import Target, noise_target, v_target
 from triptych.engine.nets import ldm
 from triptych.engine.nets.ldm import Shape
+from triptych.engine.path import Discrete, scaled_linear_betas, zero_terminal_snr
 from triptych.engine.text.clip import END, TOWERS, ClipText
 from triptych.errors import WeightsMismatch
 from triptych.weights.files import Bundle, Tensors
@@ -28,6 +29,7 @@ __all__ = [
     "controlled",
     "filled",
     "measured",
+    "path_of",
     "target_of",
     "tower_of",
     "unet_of",
@@ -175,11 +177,20 @@ def tower_of(bundle: Bundle, one: Listening, device: str, dtype: torch.dtype) ->
 
 
 def target_of(bundle: Bundle) -> Target:
-    """What the network was trained to give: folders say it; a file that was trained for v has an empty tensor of that
-    name."""
+    """What the network was trained to give. Folders say it; a file that was trained for v has a tensor of that name."""
     said = bundle.configs.get("scheduler", {}).get("prediction_type", "epsilon")
-    marked = "v_pred" in bundle.sets[""].places if "" in bundle.sets else False
-    return v_target if said == "v_prediction" or marked else noise_target
+    return v_target if said == "v_prediction" or _marked(bundle, "v_pred") else noise_target
+
+
+def path_of(bundle: Bundle) -> Discrete:
+    """The table of noise that it was trained on, ending in noise alone where a folder or a tensor says so."""
+    betas = scaled_linear_betas()
+    said = bundle.configs.get("scheduler", {}).get("rescale_betas_zero_snr", False)
+    return Discrete(zero_terminal_snr(betas) if said or _marked(bundle, "ztsnr") else betas)
+
+
+def _marked(bundle: Bundle, name: str) -> bool:
+    return "" in bundle.sets and name in bundle.sets[""].places
 
 
 def filled(
