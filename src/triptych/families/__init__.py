@@ -212,16 +212,21 @@ def _tables() -> Iterator[tuple[str, Path]]:
 
 def _read(family: str, path: Path) -> list[Card]:
     try:
-        return [_card(family, entry) for entry in tomllib.loads(path.read_text(encoding="utf-8"))["cards"]]
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        shared = table.get("shared", {}).get("fields", {})
+        return [_card(family, entry, shared) for entry in table["cards"]]
     except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as problem:
         raise FileProblem(f"{path}: the cards of the family {family!r} cannot be read: {problem!r}.") from problem
 
 
-def _card(family: str, entry: dict[str, Any]) -> Card:
+def _card(family: str, entry: dict[str, Any], shared: Mapping[str, Any]) -> Card:
+    """shared: fields of every card of the file; a card says what differs, or a field of its own."""
     if entry["family"] != family:
         raise ValueError(f"{entry['name']}: family = {entry['family']!r}, the file is of {family!r}")
     axes = tuple(Axis(**axis) for axis in entry["axes"])
-    fields = {name: _field(**field) for name, field in entry["fields"].items()}
+    own = entry.get("fields", {})
+    told = {name: shared.get(name, {}) | own.get(name, {}) for name in [*shared, *(n for n in own if n not in shared)]}
+    fields = {name: _field(**field) for name, field in told.items()}
     return Card(**{**entry, "axes": axes, "fields": fields})
 
 
