@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from contextlib import contextmanager
 from dataclasses import replace
 
 import diffusers
@@ -39,6 +40,14 @@ VAE = {
     "layers_per_block": 1,
 }
 SMALL = {"layers_per_block": 1, "block_out_channels": (32, 64), "sample_size": SIZE // 8}
+
+
+@contextmanager
+def quiet():
+    """Without what diffusers has to say about itself."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def tokenizer(pad="<|endoftext|>"):
@@ -109,8 +118,7 @@ def both(request, tmp_path_factory):
     torch.manual_seed(0)
     parts, kind = PIPES[request.param]
     folder = tmp_path_factory.mktemp(request.param)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         pipe = kind(**parts())
         pipe.save_pretrained(folder)
     pipe.set_progress_bar_config(disable=True)
@@ -132,8 +140,7 @@ def ours(model, **fields):
 def theirs(pipe, **fields):
     generator = torch.Generator("cpu").manual_seed(7)
     asked = {"height": SIZE, "width": SIZE, "num_inference_steps": 6, "guidance_scale": 7.5} | fields
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         return pipe("a red fox", generator=generator, output_type="np", **asked).images[0]
 
 
@@ -154,8 +161,7 @@ WALKS = {  # ours, diffusers' class and what it is told: the same way through th
 
 def walking(pipe, kind, told):
     """The pipeline with another scheduler."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         pipe.scheduler = kind.from_config({**TABLE, "timestep_spacing": "leading", **told})
     return pipe
 
@@ -205,8 +211,7 @@ def test_a_picture_to_start_from(both, strength):
 
 def drawn(pipe, **asked):
     pipe.set_progress_bar_config(disable=True)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         generator = torch.Generator("cpu").manual_seed(7)
         told = {"guidance_scale": 7.5, "num_inference_steps": 10, "output_type": "np", **asked}
         return pipe("a red fox", generator=generator, **told).images[0]
@@ -278,8 +283,7 @@ def openclip_named(state):
 
 def test_one_file_with_everything_is_the_folder(both, tmp_path, monkeypatch):
     kind, pipe, model = both
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         pipe.save_pretrained(tmp_path / "folder")
     measured = single_file(pipe, kind, tmp_path / "all.safetensors")
     monkeypatch.setattr(sd, "KINDS", {kind: measured})
@@ -290,8 +294,7 @@ def test_one_file_with_everything_is_the_folder(both, tmp_path, monkeypatch):
 
 def test_weights_that_do_not_fit_say_which(both, tmp_path):
     _, pipe, model = both
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         pipe.save_pretrained(tmp_path)
     path = tmp_path / "unet" / "diffusion_pytorch_model.safetensors"
     tensors = load_file(path)
@@ -304,8 +307,7 @@ def test_weights_that_do_not_fit_say_which(both, tmp_path):
 
 def test_a_network_that_sees_what_is_kept(tmp_path):
     torch.manual_seed(1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         pipe = diffusers.StableDiffusionInpaintPipeline(**sd15(channels=9))
         with torch.no_grad():  # a posterior without deviation: diffusers draws what is kept after all other noise
             pipe.vae.quant_conv.weight[4:].zero_()
@@ -342,8 +344,7 @@ def test_a_hint_that_a_controlnet_follows(both, tmp_path):
     kind, pipe, model = both
     torch.manual_seed(2)
     net = control(kind, pipe)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         net.save_pretrained(tmp_path)
     walking(pipe, diffusers.DDIMScheduler, {})
     hint = gradient() / 2 + 0.5
@@ -428,8 +429,7 @@ def test_a_refiner_takes_over(both, tmp_path):
     if kind != "sdxl":
         pytest.skip("Stable Diffusion 1.5 has none")
     torch.manual_seed(4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         second = diffusers.StableDiffusionXLImg2ImgPipeline(**refiner())
         second.save_pretrained(tmp_path)
     walking(pipe, diffusers.DDIMScheduler, {})
@@ -501,8 +501,7 @@ def test_a_refiner_is_as_fast(both, tmp_path):
     if kind != "sdxl":
         pytest.skip("Stable Diffusion 1.5 has none")
     torch.manual_seed(4)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         diffusers.StableDiffusionXLImg2ImgPipeline(**refiner()).save_pretrained(tmp_path)
     options = {"refiner": str(tmp_path), "refiner_start": 0.5}
     exact, fast, other = (ours(model, options={**options, "fast": n}, steps=10) for n in (1, 2, 5))
@@ -529,8 +528,7 @@ def test_a_learned_word(both, tmp_path):
 def test_a_network_of_v_on_a_table_that_ends_in_noise(tmp_path):
     torch.manual_seed(6)
     told = {"prediction_type": "v_prediction", "rescale_betas_zero_snr": True, "timestep_spacing": "trailing"}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         parts = sd15() | {"scheduler": diffusers.DDIMScheduler(**TABLE, **told)}
         pipe = diffusers.StableDiffusionPipeline(**parts)
         pipe.save_pretrained(tmp_path)
@@ -539,3 +537,13 @@ def test_a_network_of_v_on_a_table_that_ends_in_noise(tmp_path):
     model = sd.load(replace(card, settings={**card.settings, "source": str(tmp_path)}), "cpu", "float32")
     picture = ours(model, sampler="ddim", spacing="trailing", guidance_scale=7.5, options=DIFFUSERS)
     assert psnr(picture, theirs(pipe)) > 40
+
+
+@pytest.mark.parametrize("scale", [1.0, 5.0])
+def test_prompts_are_encoded_once_a_request(both, scale):
+    _, _, model = both
+    heard = []
+    hook = model.encoder.towers[0].register_forward_hook(lambda *call: heard.append(1))
+    ours(model, guidance_scale=scale, negative_prompt="blurry", steps=2)
+    hook.remove()
+    assert len(heard) == 1

@@ -76,12 +76,17 @@ def card(name: str) -> Card:
     path = Path(name).expanduser()
     if not path.exists() and "/" not in name and path.suffix not in WEIGHTS:
         raise UnknownName("model", name, cards())
-    one = cards()[_kind(place(name))]
+    where = place(name)
+    one = cards()[_kind(where, where.stat().st_mtime_ns)]
     return replace(one, name=name, settings={**one.settings, "source": str(path.absolute()) if path.exists() else name})
 
 
-def _kind(path: Path) -> str:
-    """The name of the card whose networks lie there, as names and shapes tell, or else a folder's own word."""
+@cache
+def _kind(path: Path, changed: int) -> str:
+    """The name of the card whose networks lie there, as names and shapes tell, or else a folder's own word.
+
+    changed: when, so that a job, which asks often, looks once.
+    """
     from triptych.weights.files import open_bundle
     from triptych.weights.recognise import recognise
 

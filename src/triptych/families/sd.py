@@ -15,10 +15,10 @@ from triptych.engine.nets.ldm import LatentUNet
 from triptych.families import cards, place
 from triptych.families.sd_changes import Changes
 from triptych.families.sd_prompts import PromptEncoder
-from triptych.families.sd_weights import KINDS, codec_of, filled, measured, path_of, target_of, tower_of, unet_of
+from triptych.families.sd_weights import KINDS, codec_of, filled, measured, tower_of, trained, unet_of
 from triptych.model import Model
 from triptych.types import Card
-from triptych.weights.files import open_bundle
+from triptych.weights.files import Bundle, open_bundle
 
 __all__ = ["load"]
 
@@ -29,12 +29,16 @@ def load(card: Card, device: str, dtype: str) -> Model:
     kind = measured(KINDS[card.settings["kind"]], bundle)
     precision: torch.dtype = getattr(torch, dtype)
     network = filled(lambda: LatentUNet(kind.shape), *unet_of(bundle, kind.shape.blocks), device, precision)
-    codec = filled(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
+
+    def coded(bundle: Bundle) -> KL:
+        return filled(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
+
+    codec = coded(bundle)
     towers = {one.folder: tower_of(bundle, one, device, precision) for one in kind.towers}
     return Model(
         card,
         PromptEncoder(kind, tuple(towers.values()), codec),
-        NetworkDenoiser(network, path_of(bundle), target_of(bundle), entry),
+        NetworkDenoiser(network, *trained(bundle), entry),
         codec,
         init="seen" if kind.shape.in_channels > 4 else "start",
         moments=codec.moments,
@@ -43,9 +47,7 @@ def load(card: Card, device: str, dtype: str) -> Model:
             kind.shape,
             towers,
             partial(_refiner, device=device, dtype=dtype),
-            lambda source: filled(
-                lambda: KL(kind.codec), *codec_of(open_bundle(place(source))), device, safe_dtype(precision)
-            ),
+            lambda source: coded(open_bundle(place(source))),
         ),
     )
 

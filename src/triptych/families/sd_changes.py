@@ -31,6 +31,7 @@ __all__ = ["CONTROLS", "Changes", "loras"]
 
 LARGE = 1600 * 1600  # pixels that the codec takes about 4 GiB to decode whole, in bfloat16
 CONTROLS = ("control", "control_2", "control_3")  # inputs of a request: hints
+KNOBS = ("scale", "start", "stop")  # of each, as `Control` takes them
 
 
 @final
@@ -105,11 +106,7 @@ class Changes:
             tensors, layout = controlled(open_tensors(place(source)), self._shape.blocks)
             shape = replace(self._shape, in_channels=4)
             self._nets[source] = filled(lambda: ControlNet(shape), tensors, layout, str(weight.device), weight.dtype)
-        knobs = (request.options.get(f"{name}_{knob}") for knob in ("scale", "start", "stop"))
-        scale, start, stop = (
-            usual if said is None else said for said, usual in zip(knobs, (1.0, 0.0, 1.0), strict=True)
-        )
-        return Control(self._nets[source], hint, scale, start, stop)
+        return Control(self._nets[source], hint, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
 
 
 @final

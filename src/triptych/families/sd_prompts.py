@@ -1,7 +1,5 @@
 """Prompts, sizes and pictures to what the networks of Stable Diffusion are told."""
 
-import math
-from dataclasses import dataclass
 from typing import final
 
 import torch
@@ -10,6 +8,7 @@ from torch.nn.functional import interpolate
 
 from triptych.engine.codecs.kl import KL
 from triptych.engine.conditioning import Conditioning
+from triptych.engine.nets.layers import sines
 from triptych.engine.text.clip import ClipText
 from triptych.families import place
 from triptych.families.sd_weights import Kind
@@ -19,29 +18,42 @@ from triptych.text import inversion
 from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
 from triptych.types import Request
 
-__all__ = ["PromptEncoder", "listed", "sines"]
+__all__ = ["PromptEncoder", "listed"]
 
 
 @final
-@dataclass(frozen=True, slots=True)
 class PromptEncoder:
     """A prompt, the size, and for inpainting what is kept of a picture, to what the network is told."""
 
-    kind: Kind
-    towers: tuple[ClipText, ...]
-    codec: KL
+    def __init__(self, kind: Kind, towers: tuple[ClipText, ...], codec: KL) -> None:
+        self.kind, self.towers, self.codec = kind, towers, codec
+        self._of: tuple[object, ...] = ()  # the request and what was seen with it
+        self._scripts: dict[str, Script] = {}  # what its prompts told
 
     @torch.inference_mode()
     def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Script:
-        """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField."""
-        # Told together, so that all are cut into as many chunks and fit into one batch.
-        texts = list(dict.fromkeys([prompt, request.prompt, request.negative_prompt or ""]))
+        """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField.
+
+        All prompts of a request are told together and once, so that they are cut into as many chunks and fit into one
+        batch.
+        """
+        of = (request, *seen.values())
+        same = len(of) == len(self._of) and all(one is other for one, other in zip(of, self._of, strict=True))
+        if not same or prompt not in self._scripts:
+            self._of, self._scripts = of, self._told(request, prompt, **seen)
+        return self._scripts[prompt]
+
+    def _told(self, request: Request, prompt: str, **seen: Tensor) -> dict[str, Script]:
+        texts = list(dict.fromkeys([request.prompt, request.negative_prompt or "", prompt]))
         turns = self._listening(request)(texts, request.steps or 1)
         starts = [0, *(turn.last for turn in turns[:-1])]
-        numbers = self._numbers(request, prompt == request.prompt)
-        kept = self._kept(request, **seen)
-        loud = float(not self.kind.silent or bool(prompt) or request.options["profile"] == "comfy")
-        return Script(tuple((n, _told(turn, numbers, kept, loud)) for n, turn in zip(starts, turns, strict=True)))
+        kept, found = self._kept(request, **seen), dict[str, Script]()
+        for row, text in enumerate(texts):
+            numbers = self._numbers(request, text == request.prompt)
+            loud = float(not self.kind.silent or bool(text) or request.options["profile"] == "comfy")
+            conds = [_cond(turn, row, numbers, kept, loud) for turn in turns]
+            found[text] = Script(tuple(zip(starts, conds, strict=True)))
+        return found
 
     def _listening(self, request: Request) -> ClipEncoder:
         skip = request.options["clip_skip"]
@@ -82,18 +94,11 @@ def listed(text: str | None) -> list[str]:
     return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
-def sines(numbers: Tensor) -> Tensor:
-    """(N,) to (N, 256), as timesteps are told: arXiv:2307.01952, section 2.2."""
-    frequencies = torch.exp(-math.log(10_000) * torch.arange(128, device=numbers.device) / 128)
-    angles = numbers[:, None] * frequencies
-    return torch.cat([angles.cos(), angles.sin()], dim=1)
-
-
-def _told(turn: Turn, numbers: Tensor | None, kept: Tensor | None, loud: float) -> Conditioning:
-    """Of all that was encoded together the first, with what goes with it; loud: what the prompt is multiplied by."""
+def _cond(turn: Turn, row: int, numbers: Tensor | None, kept: Tensor | None, loud: float) -> Conditioning:
+    """Of all that was encoded together one row, with what goes with it; loud: what the prompt is multiplied by."""
     tokens, vector = turn.cond.tokens, turn.cond.vector
     assert tokens is not None, "an encoder of prompts gives tokens"
     if numbers is not None:
         assert vector is not None, "a tower whose pooled vector is taken"
-        vector = torch.cat([loud * vector[:1].float(), numbers], dim=1)
-    return Conditioning(tokens=loud * tokens[:1], vector=vector, concat=kept)
+        vector = torch.cat([loud * vector[row : row + 1].float(), numbers], dim=1)
+    return Conditioning(tokens=loud * tokens[row : row + 1], vector=vector, concat=kept)

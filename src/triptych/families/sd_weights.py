@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 
 from triptych.engine.codecs import kl
 from triptych.engine.codecs.kl import Setting
-from triptych.engine.denoiser import Target, noise_target, v_target
+from triptych.engine.denoiser import TARGETS, Target
 from triptych.engine.nets import ldm
 from triptych.engine.nets.ldm import Shape
 from triptych.engine.path import Discrete, scaled_linear_betas, zero_terminal_snr
@@ -20,6 +20,7 @@ from triptych.engine.text.clip import END, TOWERS, ClipText
 from triptych.errors import WeightsMismatch
 from triptych.weights.files import Bundle, Tensors
 from triptych.weights.layouts import Layout, Source, clip, gathered, unet, vae
+from triptych.weights.recognise import training
 
 __all__ = [
     "KINDS",
@@ -29,9 +30,8 @@ __all__ = [
     "controlled",
     "filled",
     "measured",
-    "path_of",
-    "target_of",
     "tower_of",
+    "trained",
     "unet_of",
 ]
 
@@ -176,21 +176,11 @@ def tower_of(bundle: Bundle, one: Listening, device: str, dtype: torch.dtype) ->
     return filled(lambda: ClipText(**one.tower), found, lambda _: sources, device, dtype)
 
 
-def target_of(bundle: Bundle) -> Target:
-    """What the network was trained to give. Folders say it; a file that was trained for v has a tensor of that name."""
-    said = bundle.configs.get("scheduler", {}).get("prediction_type", "epsilon")
-    return v_target if said == "v_prediction" or _marked(bundle, "v_pred") else noise_target
-
-
-def path_of(bundle: Bundle) -> Discrete:
-    """The table of noise that it was trained on, ending in noise alone where a folder or a tensor says so."""
+def trained(bundle: Bundle) -> tuple[Discrete, Target]:
+    """The table of noise that the network was trained on, and what it was trained to give."""
+    prediction, zero_snr = training(bundle)
     betas = scaled_linear_betas()
-    said = bundle.configs.get("scheduler", {}).get("rescale_betas_zero_snr", False)
-    return Discrete(zero_terminal_snr(betas) if said or _marked(bundle, "ztsnr") else betas)
-
-
-def _marked(bundle: Bundle, name: str) -> bool:
-    return "" in bundle.sets and name in bundle.sets[""].places
+    return Discrete(zero_terminal_snr(betas) if zero_snr else betas), TARGETS[prediction]
 
 
 def filled(

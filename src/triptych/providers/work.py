@@ -260,7 +260,7 @@ class Run:
     def _recipe(self, request: Request, made: Mapping[str, str]) -> dict[str, Any]:
         told = recipe(
             replace(request, options={**request.options, "device": made["device"], "dtype": made["dtype"]}),
-            families.fingerprint(families.card(request.model), self.model.files),
+            families.fingerprint(self.model.card, self.model.files),
             {"device": made["device"], "dtype": made["dtype"], "threads": int(made["threads"])},
         )
         told["versions"]["torch"] = made["torch"]

@@ -47,15 +47,15 @@ class Service:
 
     def card(self, name: str) -> Card:
         """The card of a model by its name, or by where it lies. Raises UnknownName, WeightsError."""
-        return self._provider_of(name).card(name)
+        return self._found(name)[1]
 
     def price(self, request: Request) -> Price:
         """What the request costs, before anything is sent. Raises RequestError."""
-        return self._provider_of(request.model).price(request)
+        return self._found(request.model)[0].price(request)
 
     async def submit(self, request: Request) -> Job:
         """Takes a request in and starts it. Raises RequestError."""
-        provider = self._provider_of(request.model)
+        provider = self._found(request.model)[0]
         ticket = await provider.submit(request)
         now = datetime.now(UTC)
         job = Job(
@@ -134,11 +134,10 @@ class Service:
         """A file that an earlier request brought along, by its hash; None where it is gone or has changed."""
         return self._store.input(entry)
 
-    def _provider_of(self, model: str) -> Provider:
+    def _found(self, model: str) -> tuple[Provider, Card]:
         for provider in self._providers.values():
             with suppress(UnknownName):
-                provider.card(model)
-                return provider
+                return provider, provider.card(model)
         raise UnknownName("model", model, self.cards())
 
     def _with_kept(self, job: Job) -> Job:

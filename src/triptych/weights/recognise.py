@@ -17,7 +17,7 @@ from triptych.weights.files import Bundle
 from triptych.weights.header import Entry
 from triptych.weights.networks import Part
 
-__all__ = ["Found", "recognise"]
+__all__ = ["Found", "recognise", "training"]
 
 MAIN = ("unet", "transformer", "control", "ip-adapter", "motion")  # what names the family, the first that is there
 VARIANTS = {4: "", 9: "inpainting", 8: "instruct-pix2pix", 5: "depth"}  # by channels that a U-Net takes
@@ -69,11 +69,7 @@ def recognise(bundle: Bundle) -> Found:
     low = lone and adapter(lone.entries(), lone.metadata)
     if lone and low:
         return _low_rank(bundle, low)
-    groups = {
-        (folder, prefix): group
-        for folder, tensors in bundle.sets.items()
-        for prefix, group in networks.grouped(tensors.entries()).items()
-    }
+    groups = _groups(bundle)
     parts = [part for (folder, prefix), group in groups.items() if (part := networks.part(group, prefix, folder))]
     if parts:
         return _model(bundle, groups, parts)
@@ -84,6 +80,14 @@ def recognise(bundle: Bundle) -> Found:
 
 
 Groups = Mapping[tuple[str, str], Mapping[str, Entry]]
+
+
+def _groups(bundle: Bundle) -> Groups:
+    return {
+        (folder, prefix): group
+        for folder, tensors in bundle.sets.items()
+        for prefix, group in networks.grouped(tensors.entries()).items()
+    }
 
 
 def _model(bundle: Bundle, groups: Groups, parts: Sequence[Part]) -> Found:
@@ -103,7 +107,7 @@ def _model(bundle: Bundle, groups: Groups, parts: Sequence[Part]) -> Found:
         variant=variant,
         prediction=prediction,
         told_by=told_by,
-        zero_snr=_is_marked(groups, "ztsnr") or _scheduler(bundle).get("rescale_betas_zero_snr") is True,
+        zero_snr=_zero_snr(bundle, groups),
         notes=(*notes, *_notes(bundle, groups, parts), *_assumed(prediction, told_by)),
         refusal=_refusal(bundle, groups, main or parts[0], families, variant),
     )
@@ -178,6 +182,16 @@ def _variant(main: Part) -> str:
         return "motion"
     channels = first.shape[1]
     return VARIANTS.get(channels, f"{channels} input channels")
+
+
+def training(bundle: Bundle) -> tuple[str, bool]:
+    """What a U-Net was trained to predict, eps, v or x_0, and whether on a table that ends in noise alone."""
+    groups = _groups(bundle)
+    return _prediction(bundle, groups)[0], _zero_snr(bundle, groups)
+
+
+def _zero_snr(bundle: Bundle, groups: Groups) -> bool:
+    return _is_marked(groups, "ztsnr") or _scheduler(bundle).get("rescale_betas_zero_snr") is True
 
 
 def _prediction(bundle: Bundle, groups: Groups) -> tuple[str, str]:

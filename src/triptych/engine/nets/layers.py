@@ -25,8 +25,15 @@ def normalised(width: int) -> nn.GroupNorm:
     return nn.GroupNorm(max(1, width // 16), width)
 
 
+def sines(numbers: Tensor, frequencies: int = 128) -> Tensor:
+    """(B,) to (B, 2 frequencies) float32: cosines, sines of geometric frequencies (arXiv:1706.03762)."""
+    exponent = torch.arange(frequencies, device=numbers.device, dtype=torch.float32) / frequencies
+    angle = numbers.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
+    return torch.cat([angle.cos(), angle.sin()], dim=1)
+
+
 class TimeEmbedding(nn.Module):
-    """(B,) timesteps in [0, 1000] to (B, width): sines of geometric frequencies (arXiv:1706.03762), then two layers."""
+    """(B,) timesteps in [0, 1000] to (B, width): their sines, then two layers."""
 
     def __init__(self, width: int, frequencies: int = 128) -> None:
         super().__init__()
@@ -34,9 +41,7 @@ class TimeEmbedding(nn.Module):
         self.layers = nn.Sequential(nn.Linear(2 * frequencies, width), nn.SiLU(), nn.Linear(width, width))
 
     def forward(self, timestep: Tensor) -> Tensor:
-        exponent = torch.arange(self.frequencies, device=timestep.device, dtype=torch.float32) / self.frequencies
-        angle = timestep.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
-        waves = torch.cat([angle.cos(), angle.sin()], dim=1).to(self.layers[2].weight.dtype)  # type: ignore[arg-type]
+        waves = sines(timestep, self.frequencies).to(self.layers[2].weight.dtype)  # type: ignore[arg-type]
         out: Tensor = self.layers(waves)
         return out
 

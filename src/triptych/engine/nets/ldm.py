@@ -8,7 +8,6 @@ Modules bear the names of the published checkpoints, so that those load as they 
 transformer are linear layers here. All is channels last: a latent is a list of tokens without being copied.
 """
 
-import math
 from collections.abc import Iterable, Iterator, MutableMapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -23,7 +22,7 @@ from torch.utils.weak import WeakTensorKeyDictionary
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.attention import attention
 from triptych.engine.nets.fast import Inner, computed
-from triptych.engine.nets.layers import zeroed
+from triptych.engine.nets.layers import sines, zeroed
 
 __all__ = [
     "REFINER",
@@ -288,9 +287,7 @@ class Clock(nn.ModuleList):
 
     def forward(self, timestep: Tensor, dtype: torch.dtype) -> Tensor:
         """(B,) -> (B, width)."""
-        exponent = torch.arange(self.frequencies, device=timestep.device, dtype=torch.float32) / self.frequencies
-        angle = timestep.float()[:, None] * torch.exp(-math.log(10_000) * exponent)
-        h = torch.cat([angle.cos(), angle.sin()], dim=1).to(dtype)
+        h = sines(timestep, self.frequencies).to(dtype)
         for layer in self:
             h = layer(h)
         return h
