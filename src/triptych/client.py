@@ -193,7 +193,8 @@ def again(
     near as it can be, with a warning for all that has no equivalent here.
 
     model: which, or where it lies, if not as the file says; loras: the folder where those lie that another program
-    names; given: fields that are to differ, and inputs that this machine no longer has. Raises TriptychError.
+    names, and ControlNets and refiners; given: fields that are to differ, and inputs that this machine no longer has.
+    Raises TriptychError.
     """
     chosen = service or shared()
     told = retold(source, chosen, model, loras, **given)
@@ -346,9 +347,9 @@ def _translated(
     card = service.card(name)
     said, lost = others.fitted(told, card, None if loras is None else Path(loras).expanduser())
     mine = {key: value for key, value in given.items() if value is not None}
-    for key, what in told.inputs.items():
+    for key, what in {**told.inputs, **others.followed(told, said)}.items():
         if key in card.fields and key not in mine:
-            raise FileProblem(f"{told.program} made it from {what}. Give the {key}: --{key} FILE.")
+            raise FileProblem(f"{told.program} made it from {what}. Give the {key}: --{_flag(key)} FILE.")
     return Retold(request(card, told.prompt, **{**said, **mine}), lost=lost)
 
 
@@ -358,11 +359,15 @@ def _input(name: str, entry: Mapping[str, str], service: Service, given: Source 
         if found is not None:
             return found
         told = f"{entry.get('file', 'a file')} with sha256 {entry['sha256'][:12]}"
-        raise FileProblem(f"the {name} ({told}) is not kept on this machine. Give the file: --{name} FILE.")
+        raise FileProblem(f"the {name} ({told}) is not kept on this machine. Give the file: --{_flag(name)} FILE.")
     artifact = read(given)
     if digest(artifact) != entry["sha256"]:
         raise FileProblem(f"the {name} has changed: its sha256 should begin with {entry['sha256'][:12]}.")
     return artifact
+
+
+def _flag(name: str) -> str:
+    return name.replace("_", "-")
 
 
 def _bytes(source: str | PathLike[str] | bytes) -> tuple[bytes, str]:

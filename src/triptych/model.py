@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from triptych.drawing import Drawing, Drawn, along, begin
 from triptych.engine.codec import Codec, latent_shape
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import Denoiser, NetworkDenoiser, v_target
@@ -30,7 +31,7 @@ from triptych.engine.guidance import (
 from triptych.engine.samplers import SAMPLERS, Sampler, Step
 from triptych.engine.spacing import SPACINGS, Spacing, uniform
 from triptych.errors import BrokenResult, InvalidField, NotFinite, UnknownName
-from triptych.profiles import PROFILES, Drawn, Profile, profile
+from triptych.profiles import PROFILES, Profile, counted, drawing, profile, sampler, spacing
 from triptych.types import Card, Request
 
 __all__ = ["Encoder", "Guide", "Model", "Script", "decode", "generate", "prepared", "walked"]
@@ -125,7 +126,8 @@ def generate(
     walked; None: the request's.
     Closing the generator stops the walk. Raises InvalidField and UnknownName at once, NotFinite on the way.
     """
-    seed, steps = _said("seed", request.seed), _said("steps", request.steps)
+    _said("seed", request.seed)
+    steps = _said("steps", request.steps)
     if request.spacing is not None and request.spacing not in SPACINGS:
         raise UnknownName("spacing", request.spacing, SPACINGS)
     _check_guidance(request)
@@ -137,7 +139,8 @@ def generate(
         model = replace(model, encoder=_seeing(model.encoder, seen))
     share = _share(request, init, strength)
     rules = profile(request.options.get("profile"))
-    walk = _Walk(seed, steps, walked(steps, share, rules), _sampler(request), rules)
+    asked = drawing(request, model.codec.scale_factor)
+    walk = _Walk(steps, walked(steps, share, rules), _sampler(request, rules), rules, asked)
     return _walk(model, request, walk, init, mask)
 
 
@@ -187,36 +190,40 @@ def _rest(lengths: Sequence[int]) -> Tensor:
 @final
 @dataclass(frozen=True, slots=True)
 class _Walk:
-    seed: int
     steps: int  # of the whole path
     walked: int  # the last of them
     sampler: Sampler
     rules: Profile
+    noise: Drawing
 
 
 @torch.no_grad()
 def _walk(model: Model, request: Request, walk: _Walk, init: Tensor | None, mask: Tensor | None) -> Iterator[Step]:
     path, shape = model.denoiser.path, latent_shape(model.codec, model.card.lengths(request))
-    spacing = model.spacing if request.spacing is None else SPACINGS[request.spacing]
-    whole = spacing(path, walk.steps, math.prod(shape[1:]))
-    times, tell = whole[-walk.walked - 1 :], partial(_told, model, request, whole)
+    model = replace(model, denoiser=counted(model.denoiser, walk.rules))
+    whole = spacing(walk.rules, request, model.spacing)(path, walk.steps, math.prod(shape[1:]))
+    whole_walk = walk.walked == walk.steps
+    times, tell = whole if whole_walk else whole[-walk.walked - 1 :], partial(_told, model, request, whole)
     cond = tell(request.prompt)
     device = next((tensor.device for tensor in tensors(cond)), torch.device("cpu"))
-    noise, denoiser = walk.rules.noise([walk.seed + n for n in range(request.count)]), _guided(model, request, tell)
-    whole_walk, held = walk.walked == walk.steps, model.init != "seen" or walk.rules.held
+    noise, denoiser = walk.rules.noise(walk.noise), _guided(model, request, tell)
+    held = model.init != "seen" or walk.rules.held
     if mask is not None and not held:
         init, mask = None if whole_walk else init, None  # the network alone sees it
     encoded = None if init is None else _encoded(model, init.to(device), noise if walk.rules.sampled else None, shape)
-    eps = noise.draw(shape).to(device)
+    eps = begin(walk.noise, noise, shape).to(device)
     x_t = walk.rules.spread(path, times[0].double(), request.sampler, request.spacing).float() * eps
     if encoded is not None:
         known = encoded.expand_as(eps)
-        start = path.perturb(known, eps, times[0])
+        start = path.perturb(known, eps, times[0]) if walk.rules.blank else path.alpha(times[0]) * known + x_t
         free = None if mask is None else _shrunk(mask.to(device), shape[1:])
         # A whole walk keeps nothing of the init where it may change; a part of it starts from the init everywhere.
-        x_t = start if free is None or not whole_walk else torch.lerp(start, x_t, free.expand_as(x_t))
+        blank = None if not whole_walk or not walk.rules.blank else free
+        x_t = start if blank is None else torch.lerp(start, x_t, blank.expand_as(x_t))
         denoiser = denoiser if free is None else Keep(denoiser, known, free)
-    for number, step in enumerate(walk.sampler(denoiser, x_t, times, cond, noise), 1):
+    moving = request.sampler in walk.rules.moving
+    anew = along(noise, path, times, shape) if moving else noise
+    for number, step in enumerate(walk.sampler(denoiser, x_t, times, cond, anew), 1):
         if not bool(torch.isfinite(step.x_t).all() & torch.isfinite(step.prediction.x_0).all()):
             advice = "Try --dtype float32, a lower guidance_scale or sampler euler."
             raise NotFinite("sampling", min(number, walk.walked), advice)
@@ -322,18 +329,18 @@ def _share(request: Request, init: Tensor | None, strength: float | None) -> flo
     return share
 
 
-def _sampler(request: Request) -> Sampler:
+def _sampler(request: Request, rules: Profile) -> Sampler:
     """The sampler of the request's name, with the eta that its options set."""
     name = request.sampler or "euler"
     if name not in SAMPLERS:
         raise UnknownName("sampler", name, SAMPLERS)
-    sampler, eta = SAMPLERS[name], request.options.get("eta")
+    found, eta = sampler(rules, name), request.options.get("eta")
     if eta is None:
-        return sampler
-    if not _has_eta(sampler):
+        return found
+    if not _has_eta(found):
         owners = ", ".join(name for name, each in SAMPLERS.items() if _has_eta(each))
         raise InvalidField("eta", eta, f"none with sampler {name}", f"Those that draw noise take it: {owners}.")
-    return replace(sampler, eta=eta)  # type: ignore[type-var]  # a dataclass, as _has_eta has seen
+    return replace(found, eta=eta)  # type: ignore[type-var]  # a dataclass, as _has_eta has seen
 
 
 def _has_eta(sampler: Sampler) -> bool:

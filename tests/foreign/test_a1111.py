@@ -12,7 +12,7 @@ from sd_parsers.parsers._automatic1111 import AUTOMATIC1111Parser
 from triptych import families, foreign
 from triptych.errors import FileProblem, NoRecipe
 from triptych.foreign import a1111, infotext, names
-from triptych.foreign.told import Lora
+from triptych.foreign.told import Hint, Lora
 
 PLAIN = """a portrait of a fox, (detailed fur:1.2), [sketch:photo:0.4]
 wearing a red scarf
@@ -59,7 +59,7 @@ EXPECTED = {
         PLAIN,
         {"steps": 20, "guidance_scale": 7.0, "seed": 2868173, "width": 512, "height": 768}
         | {"sampler": "dpmpp_2m", "spacing": "karras"},
-        {"profile": "a1111", "clip_skip": 2},
+        {"profile": "a1111", "clip_skip": 2, "noise": "cpu"},
         ("v1-5-pruned-emaonly", "6ce0161689", "AUTOMATIC1111's web UI v1.10.1"),
         [],
     ),
@@ -67,35 +67,35 @@ EXPECTED = {
         OLD,
         {"steps": 30, "guidance_scale": 7.5, "seed": 12, "width": 640, "height": 448}
         | {"sampler": "dpmpp_2s_ancestral", "spacing": "karras"},
-        {"profile": "a1111"},
+        {"profile": "a1111", "noise_delta": 31337},
         ("", "7460a6fa", "AUTOMATIC1111's web UI"),
-        ["sampler 'DPM++ SDE'", "RNG: GPU", "ENSD: 31337"],
+        ["sampler 'DPM++ SDE'"],
     ),
     "hires": (
         HIRES,
         {"steps": 25, "guidance_scale": 5.0, "seed": 4294967295, "width": 512, "height": 512}
         | {"sampler": "euler_ancestral", "spacing": "linspace"},
-        {"profile": "a1111", "clip_skip": 2, "hires": 2.0, "hires_strength": 0.45, "hires_steps": 26},
+        {"profile": "a1111", "clip_skip": 2, "hires": 2.0, "hires_strength": 0.45, "hires_steps": 26}
+        | {"noise_delta": 31337, "variation_seed": 9, "variation_strength": 0.1},
         ("odd, name", "e6415c4892", "AUTOMATIC1111's web UI v1.9.4"),
         [
             *("<hypernet:ink:1>", "Hires prompt: a, b: c", "Hires upscaler: Latent", "the pixels are enlarged"),
-            *("ADetailer model", "ControlNet 0: Module: canny"),
-            *("Token merging ratio: 0.5", "Variation seed strength: 0.1", "CodeFormer", "EasyNegative: c74b4e810b03"),
-            *("VAE: kl-f8.ckpt", "RNG: GPU", "ENSD", "Weirdness: 11: not understood here."),
+            *("ADetailer model", "Token merging ratio: 0.5", "CodeFormer", "EasyNegative: c74b4e810b03"),
+            *("VAE: kl-f8.ckpt", "Weirdness: 11: not understood here."),
         ],
     ),
     "img2img": (
         IMG2IMG,
         {"steps": 20, "guidance_scale": 7.0, "seed": 5, "width": 512, "height": 512}
-        | {"sampler": "ddim", "spacing": "leading", "strength": 0.6},
-        {"profile": "a1111", "eta": 0.5},
+        | {"sampler": "ddim", "spacing": "ddim_uniform", "strength": 0.6},
+        {"profile": "a1111", "eta": 0.5, "noise": "cpu"},
         ("m", "", "AUTOMATIC1111's web UI v1.6.0"),
         ["Mask blur: 4"],
     ),
     "forge": (
         FORGE,
         {"steps": 20, "guidance_scale": 1.0, "seed": 3045329758, "width": 832, "height": 1216}
-        | {"sampler": "euler", "spacing": "trailing"},
+        | {"sampler": "euler", "spacing": "simple"},
         {"profile": "a1111"},
         ("flux_dev", "06f96f89f6", "Forge f2.0.1v1.10.1-previous-561-g82eb7566"),
         ["Distilled CFG Scale: 3.5", "Module 1: ae, Module 2: clip_l", "RNG: GPU"],
@@ -106,7 +106,7 @@ EXPECTED = {
         | {"sampler": "unipc", "spacing": "linspace"},
         {"profile": "a1111", "guidance_rescale": 0.7},
         ("xl", "dec85dd654", "SD.Next 0eb4a98"),
-        ["sampler 'UniPC'", "RNG: GPU"],
+        ["sampler 'UniPC'"],
     ),
     "civitai": (
         CIVITAI,
@@ -193,8 +193,13 @@ WALKS = [
     ("Sampler: Euler, Schedule type: Normal", "euler", "linspace"),
     ("Sampler: Heun, Schedule type: Polyexponential", "heun", "exponential"),
     ("Sampler: LMS Karras", "lms", "karras"),
+    ("Sampler: Euler, Schedule type: KL Optimal", "euler", "kl_optimal"),
+    ("Sampler: Euler, Schedule type: Align Your Steps", "euler", "align_your_steps"),
+    ("Sampler: Euler, Schedule type: Simple", "euler", "simple"),
+    ("Sampler: Euler, Schedule type: DDIM", "euler", "ddim_uniform"),
+    ("Sampler: DPM2 a", "dpm2_ancestral", "linspace"),
     ("Sampler: LCM, Schedule type: SGM Uniform", "lcm", "sgm_uniform"),
-    ("Sampler: PLMS", "ipndm", "leading"),
+    ("Sampler: PLMS", "pndm", "ddim_uniform"),
 ]
 
 
@@ -209,9 +214,8 @@ def test_samplers_and_spacings(said, sampler, spacing):
     [
         ("Sampler: Restart, Schedule type: Karras", "heun"),
         ("Sampler: Spawner SMEA Dyn (beta)", "not known here; the nearest by name is taken"),
-        ("Sampler: Euler, Schedule type: Align Your Steps", "the nearest is taken, karras"),
+        ("Sampler: Euler, Schedule type: Turbo", "the nearest is taken, trailing"),
         ("Sampler: Euler, Schedule type: Bong Tangent", "not known here"),
-        ("Sampler: DPM2 a", "skips the last time but one"),
         ("Sampler: Default", "the model's default is taken"),
     ],
 )
@@ -220,10 +224,66 @@ def test_what_differs_is_told(said, words):
     assert words in " ".join(told.lost)
 
 
-def test_simple_and_ddim_are_ours_where_the_steps_divide_the_table():
-    for name in ("simple", "ddim_uniform"):
-        assert names.spacing(name, 20)[1] == ""
-        assert "30 steps" in names.spacing(name, 30)[1]
+def line(more, size="512x512"):
+    return f"x\nSteps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1, Size: {size}, {more}"
+
+
+@pytest.mark.parametrize("name", ["Euler a", "DPM2", "DPM2 a", "DPM++ 2S a", "DPM++ 2M SDE", "DPM++ 3M SDE", "PLMS"])
+def test_what_the_profile_does_as_the_web_ui_is_not_told(name):
+    assert a1111.read(line("RNG: NV").replace("Euler a", name), "x").lost == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "options"),
+    [
+        ("", {}),
+        ("RNG: CPU", {"noise": "cpu"}),
+        ("RNG: NV", {"noise": "gpu"}),
+        ("ENSD: 31337", {"noise_delta": 31337}),
+        ("ENSD: 0", {}),
+        ("Variation seed: 4294967297, Variation seed strength: 0.4", {"variation_seed": 1, "variation_strength": 0.4}),
+        ("Seed resize from: 640x512", {"noise_size": "640x512"}),
+        ("Eta DDIM: 0.3", {"eta": 0.3}),
+    ],
+)
+def test_how_noise_is_drawn(said, options):
+    told = a1111.read(line(said), "x")
+    assert told.options == {"profile": "a1111", **options}
+    assert told.lost == ()
+
+
+def test_noise_that_hangs_on_the_card_is_told():
+    assert "hangs on the card" in a1111.read(line("", "1024x1024"), "x").lost[0]
+    assert a1111.read(line("RNG: NV", "1024x1024"), "x").lost == ()
+    assert "not known here" in a1111.read(line("RNG: Dice"), "x").lost[0]
+
+
+def test_what_controlnets_followed():
+    """As sd-webui-controlnet writes its units."""
+    first = "Module: canny, Model: control_v11p_sd15_canny [d14c016b], Weight: 0.8, Resize Mode: Crop and Resize, "
+    first += "Processor Res: 512, Threshold A: 100.0, Guidance Start: 0.0, Guidance End: 0.7, Control Mode: Balanced"
+    second = "Module: none, Model: tile [1a2b], Weight: 1, Guidance Start: 0, Guidance End: 1, "
+    second += "Control Mode: My prompt is more important"
+    told = a1111.read(line(f'RNG: CPU, ControlNet 0: "{first}", ControlNet 1: "{second}"'), "x")
+    canny = "what the preprocessor canny made of a picture that was not written down"
+    assert told.hints == (
+        Hint("control_v11p_sd15_canny", canny, 0.8, 0.0, 0.7),
+        Hint("tile", "a picture that was not written down"),
+    )
+    assert len(told.lost) == 2
+    assert "acts between shares of the steps there" in told.lost[0]
+    assert "My prompt is more important" in told.lost[1]
+    assert "names no ControlNet" in a1111.read(line('ControlNet 0: "Module: canny, Model: None"'), "x").lost[0]
+
+
+def test_what_takes_over_on_the_way():
+    said = "Refiner: sd_xl_refiner_1.0 [7440042bbd], Refiner switch at: 0.8, RNG: CPU"
+    told = a1111.read(line(f"{said}, Version: v1.10.1"), "x")
+    assert (told.refiner, told.lost) == (("sd_xl_refiner_1.0", 0.8), ())
+    for more in ("Version: v1.9.4", "Refiner switch by sampling steps: True, Version: v1.10.1"):
+        told = a1111.read(line(f"{said}, {more}"), "x")
+        assert told.refiner == ("sd_xl_refiner_1.0", 0.8)
+        assert "after a share of 0.8 of the steps" in told.lost[0]
 
 
 def test_all_our_names_exist():

@@ -6,7 +6,7 @@ import pytest
 
 from triptych import families
 from triptych.engine.samplers import SAMPLERS
-from triptych.foreign import Foreign, Lora, fitted, names
+from triptych.foreign import Foreign, Hint, Lora, fitted, followed, names
 from triptych.model import _has_eta
 
 WALK = {
@@ -88,6 +88,51 @@ def test_loras_are_found_by_their_names(tmp_path):
     assert "loras" not in found
     assert "--loras FOLDER" in lost[-1]
     assert "mini-image takes none" in fitted(told, cards("mini-image"), tmp_path)[1][-1]
+
+
+HINTS = (Hint("canny [1]", "edges", 0.8, 0.1, 0.9), Hint("gone", "depths"), Hint("more\\pose", "a pose"))
+
+
+def test_controlnets_are_found_by_their_names_and_their_hints_asked_for(tmp_path):
+    for name in ("canny [1]", "pose"):
+        (tmp_path / f"{name}.safetensors").touch()
+    told = replace(TOLD, hints=HINTS)
+    found, lost = fitted(told, cards("sd15"), tmp_path)
+    assert {name: value for name, value in found.items() if name.startswith("control")} == {
+        "control_net": str(tmp_path / "canny [1].safetensors"),
+        "control_2_net": str(tmp_path / "pose.safetensors"),
+        "control_scale": 0.8,
+        "control_start": 0.1,
+        "control_stop": 0.9,
+        "control_2_scale": 1.0,
+        "control_2_start": 0.0,
+        "control_2_stop": 1.0,
+    }
+    assert followed(told, found) == {"control": "edges (for canny [1])", "control_2": "a pose (for more\\pose)"}
+    assert lost == ("before", f"ControlNet gone: it is not run. There is no such file in {tmp_path}.")
+    found, lost = fitted(told, cards("sd15"))
+    assert followed(told, found) == {}
+    assert "ControlNet gone: it is not run. Say where it lies: --loras FOLDER." in lost
+    assert "ControlNet gone: sdxl-refiner takes none." in fitted(told, cards("sdxl-refiner"), tmp_path)[1]
+    many = replace(TOLD, hints=HINTS[:1] * 4)
+    assert "no more than 3" in fitted(many, cards("sd15"), tmp_path)[1][-1]
+    loud = replace(TOLD, hints=(Hint("pose", "x", scale=9.0),))
+    assert "control_scale: 9.0 given" in fitted(loud, cards("sd15"), tmp_path)[1][-1]
+
+
+def test_what_takes_over_is_found_by_its_name(tmp_path):
+    (tmp_path / "fine.safetensors").touch()
+    told = replace(TOLD, refiner=("fine", 0.7))
+    found, _ = fitted(told, cards("sdxl"), tmp_path)
+    assert (found["refiner"], found["refiner_start"]) == (str(tmp_path / "fine.safetensors"), 0.7)
+    assert "Refiner fine: the first model walks the whole path. Say where" in fitted(told, cards("sdxl"))[1][-1]
+    assert "Refiner fine: sd15 takes none." in fitted(told, cards("sd15"), tmp_path)[1]
+
+
+def test_steps_are_aligned_for_the_model_that_takes_them():
+    told = replace(TOLD, fields=WALK | {"spacing": "align_your_steps"})
+    assert fitted(told, cards("sd15"))[0]["spacing"] == "align_your_steps"
+    assert fitted(told, cards("sdxl"))[0]["spacing"] == "align_your_steps_xl"
 
 
 def test_a_second_walk_is_for_those_that_take_one():

@@ -9,6 +9,8 @@ from triptych.cli.options import Device, Json, Out
 
 __all__ = ["again"]
 
+Hint = Annotated[Path | None, Option(metavar="FILE", help="What a ControlNet followed, if no longer kept")]
+
 
 def again(
     file: Annotated[Path, Argument(help="What triptych made, or a picture of AUTOMATIC1111's web UI or ComfyUI")],
@@ -19,8 +21,12 @@ def again(
     init: Annotated[Path | None, Option(metavar="FILE", help="The picture it started from, if no longer kept")] = None,
     mask: Annotated[Path | None, Option(metavar="FILE", help="The mask, if no longer kept")] = None,
     loras: Annotated[
-        Path | None, Option(metavar="FOLDER", help="Where the LoRAs lie that another program names")
+        Path | None,
+        Option(metavar="FOLDER", help="Where the LoRAs, ControlNets and refiners lie that another program names"),
     ] = None,
+    control: Hint = None,
+    control_2: Hint = None,
+    control_3: Hint = None,
     device: Device = None,
     as_json: Json = False,
 ) -> None:
@@ -29,6 +35,7 @@ def again(
     from triptych.cli import places, produce
 
     service = client.shared()
-    told = client.retold(file, service, model, loras, init=init, mask=mask, device=device)
+    given = {"init": init, "mask": mask, "control": control, "control_2": control_2, "control_3": control_3}
+    told = client.retold(file, service, model, loras, device=device, **given)
     plan = places.plan(out, service.card(told.request.model).media, file.suffix.lower())
     produce.produce(service, service.submit(told.request), produce.Wish(plan, as_json=as_json, told=told))

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 
 from triptych.errors import NoRecipe
 from triptych.foreign import a1111, comfy
-from triptych.foreign.fit import fitted
-from triptych.foreign.told import Foreign, Lora, described
+from triptych.foreign.fit import fitted, followed
+from triptych.foreign.told import Foreign, Hint, Lora, described
 
-__all__ = ["Foreign", "Lora", "described", "fitted", "read"]
+__all__ = ["Foreign", "Hint", "Lora", "described", "fitted", "followed", "read"]
 
 READERS = {"prompt": comfy.read, "parameters": a1111.read}
 

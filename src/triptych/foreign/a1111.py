@@ -9,8 +9,10 @@ from typing import Any, Final
 
 from triptych.errors import NoRecipe
 from triptych.foreign import names
-from triptych.foreign.infotext import Pairs, parsed
-from triptych.foreign.told import SEEDS, Foreign, Lora, short
+from triptych.foreign.infotext import Pairs, parsed, parsed_pairs
+from triptych.foreign.told import SEEDS, Foreign, Hint, Lora, short
+from triptych.text import tags
+from triptych.text.tags import Tag
 
 __all__ = ["read"]
 
@@ -26,13 +28,12 @@ def read(text: str, where: str) -> Foreign:
     second = _second(told)
     inputs = _inputs(told)
     fields = _fields(told, inputs)
-    options = _options(told) | _stepped(second, fields.get("steps"))
+    options = _options(told) | _noise(told, fields) | _stepped(second, fields.get("steps"))
     model, digest = told.take("Model"), told.take("Model hash")
-    _noise(told, fields)
+    hints, refiner = _hints(told), _refiner(told, program)
     _rest(told)
-    return Foreign(
-        program, prompt, negative, fields, options, model, digest, loras, inputs, tuple(dict.fromkeys(told.lost))
-    )
+    lost = tuple(dict.fromkeys(told.lost))
+    return Foreign(program, prompt, negative, fields, options, model, digest, loras, inputs, lost, hints, refiner)
 
 
 def _program(told: Pairs) -> str:
@@ -45,20 +46,17 @@ def _program(told: Pairs) -> str:
     return f"AUTOMATIC1111's web UI {version}".strip() if version[:1] in ("", "v") else version
 
 
-_NETWORK: Final = re.compile(r"<(\w{1,20}):([^<>]{1,300})>")
 _AND: Final = re.compile(r"\bAND\b")
 _WEIGHT: Final = re.compile(r":\s*[-+]?(?:\d+\.?\d*|\.\d+)\s*$")
 
 
 def _prompt(written: str, told: Pairs) -> tuple[str, tuple[Lora, ...]]:
     """The prompt without the names of networks in it, and those that are LoRAs."""
-    loras = []
-    for kind, text in _NETWORK.findall(written):
-        if kind.lower() in ("lora", "lyco"):
-            loras.append(_lora(text))
-        else:
-            told.lost.append(f"<{kind}:{short(text)}>: networks of this kind are not read here.")
-    prompt = _NETWORK.sub("", written)
+    prompt, named = tags.apart(written)
+    loras = [_lora(tag, told) for tag in named if tag.kind in tags.LORAS]
+    told.lost += [
+        f"{short(str(tag))}: networks of this kind are not read here." for tag in named if tag.kind not in tags.LORAS
+    ]
     first, *others = _AND.split(prompt)
     if others:
         told.lost.append("AND: prompts are not composed here; the first alone is told.")
@@ -66,14 +64,12 @@ def _prompt(written: str, told: Pairs) -> tuple[str, tuple[Lora, ...]]:
     return prompt.strip(), tuple(loras)
 
 
-def _lora(text: str) -> Lora:
-    """`name`, `name:weight`, `name:weight of the text towers:of the network`, or these by name."""
-    name, *rest = (part.strip() for part in text.split(":"))
-    named = dict(part.partition("=")[::2] for part in rest if "=" in part)
-    plain = [part for part in rest if "=" not in part]
-    text_weight = _float(named.get("te", plain[0] if plain else ""), 1.0)
-    weight = _float(named.get("unet", plain[1] if len(plain) > 1 else ""), text_weight)
-    return Lora(name, weight, text_weight)
+def _lora(tag: Tag, told: Pairs) -> Lora:
+    try:
+        return Lora(tag.name, *tag.weights())
+    except ValueError:
+        told.lost.append(f"{short(str(tag))}: its weights are not numbers; it weighs 1.")
+        return Lora(tag.name, 1.0, 1.0)
 
 
 def _float(text: str, otherwise: float) -> float:
@@ -132,13 +128,13 @@ def _fields(told: Pairs, inputs: Mapping[str, str]) -> dict[str, Any]:
         found |= {"width": int(size[1]), "height": int(size[2])}
     sampler, combined = names.split(told.take("Sampler"))
     kind = told.take("Schedule type") or combined or told.take("Sampler sigma")
-    found |= _walk(sampler, kind, steps, told)
+    found |= _walk(sampler, kind, told)
     strength = told.number("Denoising strength", float)
     found["strength"] = strength if inputs else None
     return {name: value for name, value in found.items() if value is not None}
 
 
-def _walk(sampler: str, kind: str, steps: int | None, told: Pairs) -> dict[str, str]:
+def _walk(sampler: str, kind: str, told: Pairs) -> dict[str, str]:
     """The sampler and the spacing, by our names. DDIM and PLMS count timesteps in a way of their own."""
     if not sampler or sampler == "Default":
         told.lost.append("sampler: none was written down; the model's default is taken.")
@@ -146,13 +142,14 @@ def _walk(sampler: str, kind: str, steps: int | None, told: Pairs) -> dict[str, 
     usual = names.habit(sampler)
     if usual == "ddim" or kind.lower() in ("automatic", "default"):
         kind = usual
-    found = names.sampler(sampler), names.spacing(kind or "automatic", steps)
+    found = names.sampler(sampler), names.spacing(kind or "automatic")
     told.lost += [sentence for _, sentence in found if sentence]
     return {"sampler": found[0][0], "spacing": found[1][0]}
 
 
 def _options(told: Pairs) -> dict[str, Any]:
-    skip, eta = told.number("Clip skip", int), told.number("Eta", float)
+    skip, etas = told.number("Clip skip", int), [told.number(name, float) for name in ("Eta", "Eta DDIM")]
+    eta = next((each for each in etas if each is not None), None)
     rescale = told.number("CFG rescale", float)
     found: dict[str, Any] = {"profile": "a1111"}
     found |= {"clip_skip": skip} if skip is not None and skip > 1 else {}
@@ -160,27 +157,75 @@ def _options(told: Pairs) -> dict[str, Any]:
     return found | ({"guidance_rescale": rescale} if rescale else {})
 
 
-def _noise(told: Pairs, fields: Mapping[str, Any]) -> None:
-    """Where noise came from, which on graphics cards is no generator that there is here."""
-    source = told.take("RNG") or "GPU"
-    if source.upper() != "CPU":
+CROWDED: Final = 43_008  # numbers that an RTX 3060 draws at once, the first that differ where there are more
+
+
+def _noise(told: Pairs, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Where noise came from, and what its seeds are besides the first."""
+    source = told.take("RNG")
+    if not source and fields.get("width", 0) * fields.get("height", 0) // 16 > CROWDED:
         told.lost.append(
-            f"RNG: {source}: the noise was drawn as graphics cards draw it, here it is drawn on the CPU: "
-            "with the same seed the picture is another one of its kind."
+            "RNG: GPU: the noise of so large a picture hangs on the card that draws it; here it is that of a large one."
         )
-    delta = told.take("ENSD")
-    if delta not in ("", "0") and fields.get("sampler") in names.DRAWING:
-        told.lost.append(f"ENSD: {delta}: the noise of the steps has no seed of its own here.")
+    found: dict[str, Any] = {"noise": {"CPU": "cpu", "NV": "gpu"}.get(source.upper())}
+    if source and found["noise"] is None:
+        told.lost.append(f"RNG: {short(source)}: it is not known here; the noise is that of graphics cards.")
+    found["noise_delta"] = told.number("ENSD", int) or None
+    strength = told.number("Variation seed strength", float)
+    seed = told.number("Variation seed", int)
+    if strength and seed is not None:
+        found |= {"variation_seed": seed % SEEDS, "variation_strength": strength}
+    size = told.take("Seed resize from").replace(" ", "")
+    found["noise_size"] = size if re.fullmatch(r"[1-9]\d{0,4}x[1-9]\d{0,4}", size) else None
+    return {name: value for name, value in found.items() if value is not None}
+
+
+_UNIT: Final = re.compile(r"ControlNet(?: \d+)?$")
+_HASH: Final = re.compile(r"\s*\[[0-9a-fA-F]+\]$")
+
+
+def _hints(told: Pairs) -> tuple[Hint, ...]:
+    """The units of ControlNet, each a list of pairs within a pair."""
+    found = []
+    for name in [name for name in told.left if _UNIT.match(name)]:
+        said = Pairs(parsed_pairs(told.left[name].removeprefix("(").removesuffix(")")))
+        net = _HASH.sub("", said.take("Model") or said.take("model"))
+        if not net or net == "None":
+            continue
+        told.take(name)
+        module = said.take("Module") or said.take("preprocessor") or "none"
+        kept = {key: said.number(key, float) for key in ("Weight", "Guidance Start", "Guidance End")}
+        scale, start, stop = (
+            usual if value is None else value for value, usual in zip(kept.values(), (1.0, 0.0, 1.0), strict=True)
+        )
+        mode = said.take("Control Mode")
+        if mode not in ("", "Balanced"):
+            told.lost.append(f"{name}: Control Mode: {short(mode)}: prompt and hint are balanced here.")
+        if (start, stop) != (0, 1):
+            told.lost.append(f"{name}: it acts between shares of the steps there, here of the path.")
+        what = f"what the preprocessor {short(module)} made of a picture" if module.lower() != "none" else "a picture"
+        found.append(Hint(net, f"{what} that was not written down", scale, start, stop))
+    return tuple(found)
+
+
+def _refiner(told: Pairs, program: str) -> tuple[str, float] | None:
+    """What takes over: from 1.10 on at a timestep, before that and on request at a step."""
+    name, start = _HASH.sub("", told.take("Refiner")), told.number("Refiner switch at", float)
+    by_steps = told.take("Refiner switch by sampling steps") or re.search(r"\bv1\.[0-9]\b", program)
+    if not name or start is None:
+        return None
+    if by_steps:
+        told.lost.append(f"Refiner: it took over after a share of {start:g} of the steps, here of the path.")
+    return name, start
 
 
 REASONS: Final[Mapping[str, str]] = MappingProxyType(
     {
-        r"ControlNet": "ControlNet units are not run here from a file's text",
+        r"ControlNet": "a unit that names no ControlNet is not run here",
         r"ADetailer|Face restoration|FaceDetailer|GFPGAN|CodeFormer|ReActor|Postprocess|Upscale|Ultimate SD": (
             "what was done to the finished picture is not done here"
         ),
-        r"Refiner": "no second model takes over; the first walks the whole path",
-        r"Variation seed|Seed resize|Subseed": "noise of two seeds is not mixed here; the first alone is drawn",
+        r"Variation seed|Seed resize|Subseed": "it is not said in full; the noise is that of the first seed alone",
         r"Token merging|ToMe|HyperTile|Hypertile": "parts of the picture are not merged to save time",
         r"NGMS|Skip Early CFG|CFG end|Image CFG|Distilled CFG|Dynamic thresholding|DynThres|PAG |SEG |Mimic": (
             "this way to guide has no equivalent here"
@@ -189,7 +234,7 @@ REASONS: Final[Mapping[str, str]] = MappingProxyType(
         r"TI\b|Embeddings": "words that were learned apart from the model are not known to it",
         r"Hypernet": "hypernetworks are not read here",
         r"AddNet|LoRA networks": "networks that an extension loads are not read here",
-        r"Sigma |Schedule (max|min|rho)|Discard penultimate|Sampler |Scheduler|Eta DDIM|Noise multiplier|Extra noise": (
+        r"Sigma |(Schedule|Beta schedule) |Discard penultimate|Sampler |Scheduler|Noise multiplier|Extra noise": (
             "this knob of the walk has no equivalent here"
         ),
         r"Tiling": "edges are not made to meet",
@@ -202,7 +247,9 @@ SILENT: Final = (  # says nothing of how the picture looks, or is said already
     r"Lora hashes|User$|Created Date|Batch (size|pos)|Operations?$|Backend$|Init image (hash|size)|Resize (mode|scale)"
     r"|Civitai metadata|Time$"
 )
-PLAIN: Final = r"Emphasis: Original$|Parser: (a1111|A1111)|Tiling: False"  # that change nothing
+PLAIN: Final = (
+    r"Emphasis: Original$|Beta schedule (alpha|beta): 0\.6$|Parser: (a1111|A1111)|Tiling: False"  # that change nothing
+)
 
 
 def _rest(told: Pairs) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Final, final
 from triptych.errors import NoRecipe
 from triptych.foreign import names
 from triptych.foreign.graph import Graph, Node, graph
-from triptych.foreign.inflow import given_latent, given_model, given_prompt, given_skip
+from triptych.foreign.inflow import given_hints, given_latent, given_model, given_prompt, given_skip
 from triptych.foreign.told import SEEDS, Foreign, short
 
 __all__ = ["read"]
@@ -99,15 +99,16 @@ class _Reading:
     def foreign(self) -> Foreign:
         latent, inputs = given_latent(self.graph, self.first, self.lost)
         model, loras, options = given_model(self.graph, self.guider, self.lost)
+        hints = given_hints(self.graph, self.guider, self.lost)
         prompt, speaking = given_prompt(self.graph, self.guider, "positive", self.lost)
         negative, _ = given_prompt(self.graph, self.guider, "negative", self.lost)
         skip = given_skip(self.graph, speaking)
         fields = latent | self._walk(bool(inputs))
         eta = self.graph.value(self.solver, "eta", float)
-        more = {"profile": "comfy", "clip_skip": skip, "eta": eta, **options}
+        more = {"profile": "comfy", "clip_skip": skip, "eta": eta, **self._noise(), **options}
         told = {name: value for name, value in more.items() if value is not None}
         lost = tuple(dict.fromkeys(self.lost))
-        return Foreign("ComfyUI", prompt, negative, fields, told, model, "", loras, inputs, lost)
+        return Foreign("ComfyUI", prompt, negative, fields, told, model, "", loras, inputs, lost, hints)
 
     def later(self, saved: Node) -> None:
         """What happens between the first node that samples and what is saved."""
@@ -131,15 +132,29 @@ class _Reading:
     def _walk(self, started: bool) -> dict[str, Any]:
         steps = self.graph.value(self.times, "steps", int)
         found: dict[str, Any] = {"seed": self._seed(), "guidance_scale": self._guidance()}
-        found |= self._named(steps) | self._share(steps, started)
+        found |= self._named() | self._share(steps, started)
         for name in ("steps", "guidance_scale", "seed", "sampler", "spacing"):
             if found.get(name) is None:
                 self.lost.append(f"{name}: it comes from a node that is not known here; the model's default is taken.")
         return {name: value for name, value in found.items() if value is not None}
 
-    def _seed(self) -> int | None:
+    def _given_seed(self) -> int | None:
         values = (self.graph.value(self.noise, name, int) for name in ("noise_seed", "seed"))
-        seed = next((value for value in values if value is not None), None)
+        return next((value for value in values if value is not None), None)
+
+    def _noise(self) -> dict[str, Any]:
+        """Of the noise of the steps, what is left of its seed, which is of 64 bits, and where it is drawn."""
+        seed, name = self._given_seed() or 0, self._solver() or ""
+        device = self.graph.value(self.solver, "noise_device", str) or ("gpu" if name.endswith("_gpu") else None)
+        more = (seed - seed % SEEDS + 2**63) % 2**64 - 2**63
+        drawing = names.sampler(name)[0] in (*names.DRAWING, *names.MOVING)
+        return {"noise": device, "noise_delta": more if more and drawing else None}
+
+    def _solver(self) -> str | None:
+        return self.graph.value(self.solver, "sampler_name", str) or SOLVERS.get(self.solver.kind)
+
+    def _seed(self) -> int | None:
+        seed = self._given_seed()
         if "disable" in (self.first.inputs.get("add_noise"), self.noise.inputs.get("add_noise")):
             self.lost.append(f"{self.first}: it adds no noise of its own; here noise is drawn.")
         return None if seed is None else seed % SEEDS
@@ -147,19 +162,19 @@ class _Reading:
     def _guidance(self) -> float | None:
         return 1.0 if self.guider.kind == "BasicGuider" else self.graph.value(self.guider, "cfg", float)
 
-    def _named(self, steps: int | None) -> dict[str, str]:
+    def _named(self) -> dict[str, str]:
         """The sampler and the spacing, by our names."""
-        name = self.graph.value(self.solver, "sampler_name", str) or SOLVERS.get(self.solver.kind)
+        name = self._solver()
         times = self.graph.value(self.times, "scheduler", str) or TIMES.get(self.times.kind)
+        if times == "align your steps" and self.times.inputs.get("model_type") == "SDXL":
+            times = "align your steps xl"
         found = {}
         if name is not None:
             found["sampler"], sentence = names.sampler(name)
             self.lost += [sentence] if sentence else []
         if times is not None:
-            found["spacing"], sentence = names.spacing("timesteps by beta" if times == "beta" else times, steps)
+            found["spacing"], sentence = names.spacing(times)
             self.lost += [sentence] if sentence else []
-        if found.get("sampler") in names.DRAWING:
-            self.lost.append(f"sampler {name!r}: the noise of its steps is drawn by another generator there.")
         for node in {self.times.id: self.times, self.solver.id: self.solver}.values():
             self._knobs(node)
         return found

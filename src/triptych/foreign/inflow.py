@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from typing import Any, Final
 
 from triptych.foreign.graph import Graph, Node
-from triptych.foreign.told import Lora, short
+from triptych.foreign.told import Hint, Lora, short
 
-__all__ = ["given_latent", "given_model", "given_prompt", "given_skip"]
+__all__ = ["given_hints", "given_latent", "given_model", "given_prompt", "given_skip"]
 
 MODELS: Final = ("ckpt_name", "unet_name", "model_name", "gguf_name", "base_ckpt_name")
 LATENTS: Final = ("latent_image", "samples", "latent", "latents")
@@ -57,12 +57,37 @@ def given_prompt(graph: Graph, guider: Node, role: str, lost: list[str]) -> tupl
         if said:
             _several(node, said, lost)
             return said[0], node
+        if _is_hinted(graph, node):
+            continue
         if node.kind == "ConditioningZeroOut" and role == "negative":
             lost.append(f"{node}: the negative prompt is zeros there; here nothing is said.")
             return "", node
         lost.append(f"{node}: what it does to the {role} prompt has no equivalent here.")
     lost.append(f"{role} prompt: the node that says it is not known here; nothing is said.")
     return "", None
+
+
+def given_hints(graph: Graph, guider: Node, lost: list[str]) -> tuple[Hint, ...]:
+    """What ControlNets follow, those nearest to the prompt first."""
+    found = []
+    for node in _chain(graph, guider, ("positive", "conditioning")):
+        if not _is_hinted(graph, node):
+            continue
+        loader = graph.at(node, "control_net")
+        net = "" if loader is None else graph.value(loader, "control_net_name", str)
+        if not net:
+            lost.append(f"{node}: the node that loads its ControlNet is not known here; it is not run.")
+            continue
+        picture, knobs = graph.at(node, "image"), ("strength", "start_percent", "end_percent")
+        shown = "a picture that is not named" if picture is None else _picture(graph, picture)[0]
+        values = (graph.value(node, name, float) for name in knobs)
+        numbers = (usual if value is None else value for value, usual in zip(values, (1.0, 0.0, 1.0), strict=True))
+        found.append(Hint(net, shown, *numbers))
+    return tuple(found[::-1])
+
+
+def _is_hinted(graph: Graph, node: Node) -> bool:
+    return node.kind.startswith("ControlNetApply") and graph.at(node, "control_net") is not None
 
 
 def _several(node: Node, said: list[str], lost: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Final, TypeVar, final
 
 from triptych.foreign.told import short
 
-__all__ = ["Pairs", "parsed"]
+__all__ = ["Pairs", "parsed", "parsed_pairs"]
 
 N = TypeVar("N", int, float)
 
@@ -25,7 +25,7 @@ def parsed(text: str) -> tuple[str, str, dict[str, str]]:
     lines = text.replace("\r\n", "\n").strip().split("\n")
     pairs: list[dict[str, str]] = []
     for line in reversed(lines):
-        pairs.append(_pairs(line))
+        pairs.append(parsed_pairs(line))
         if len(pairs[-1].keys() & KNOWN) >= LEAST:
             prompt, negative = _prompts(lines[: -len(pairs)])
             return prompt, negative, {key: value for part in reversed(pairs) for key, value in part.items()}
@@ -46,7 +46,7 @@ _PAIR: Final = re.compile(
 _REST: Final = re.compile(r"[^,]*(?:,|$)")
 
 
-def _pairs(line: str) -> dict[str, str]:
+def parsed_pairs(line: str) -> dict[str, str]:
     """Every `key: value` of a line; what is no pair is left out."""
     found: dict[str, str] = {}
     place = 0

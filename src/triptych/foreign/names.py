@@ -1,16 +1,16 @@
 """What the web UIs and ComfyUI call samplers and spacings, and which of ours mean the same.
 
 Read in AUTOMATIC1111's web UI 1.10 (modules/sd_samplers_*.py, sd_schedulers.py) and ComfyUI 0.3 (comfy/samplers.py).
-Where the nearest is not the same, a word says in what it differs.
+What the rules of a profile make the same is the same here; elsewhere a word says in what it differs.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Final, final
 
-__all__ = ["DRAWING", "ETA", "SAMPLERS", "SPACINGS", "Named", "habit", "sampler", "spacing", "split"]
+__all__ = ["DRAWING", "ETA", "MOVING", "SAMPLERS", "SPACINGS", "Named", "habit", "sampler", "spacing", "split"]
 
 
 @final
@@ -22,8 +22,7 @@ class Named:
     differs: str = ""
 
 
-LAST = "it skips the last time but one, which is not skipped here"
-TREE = "its steps draw their noise from a Brownian tree, here from the seed's generator"
+ALL = "it goes to the last time but one, which is left out here"
 PLUS = "its CFG++ counts guidance in another unit"
 
 SAMPLERS: Final[Mapping[str, Named]] = MappingProxyType(
@@ -37,25 +36,25 @@ SAMPLERS: Final[Mapping[str, Named]] = MappingProxyType(
         "heunpp2": Named("heun", "it takes three slopes a step"),
         "lms": Named("lms"),
         "lmsd": Named("lms"),
-        "dpm2": Named("dpm2", LAST),
-        "dpm_2": Named("dpm2", LAST),
-        "kdpm2": Named("dpm2"),
-        "dpm2 a": Named("dpm2_ancestral", LAST),
-        "dpm_2_ancestral": Named("dpm2_ancestral", LAST),
-        "kdpm2 a": Named("dpm2_ancestral"),
+        "dpm2": Named("dpm2"),
+        "dpm_2": Named("dpm2"),
+        "kdpm2": Named("dpm2", ALL),
+        "dpm2 a": Named("dpm2_ancestral"),
+        "dpm_2_ancestral": Named("dpm2_ancestral"),
+        "kdpm2 a": Named("dpm2_ancestral", ALL),
         "dpm++ 2s a": Named("dpmpp_2s_ancestral"),
         "dpmpp_2s_ancestral": Named("dpmpp_2s_ancestral"),
         "dpm++ 2m": Named("dpmpp_2m"),
         "dpmpp_2m": Named("dpmpp_2m"),
         "dpmpp_2m_cfg_pp": Named("dpmpp_2m", PLUS),
-        "dpm++ sde": Named("dpmpp_2s_ancestral", f"it is an SDE solver of two calls a step; {TREE}"),
-        "dpmpp_sde": Named("dpmpp_2s_ancestral", f"it is an SDE solver of two calls a step; {TREE}"),
-        "dpm++ 2m sde": Named("dpmpp_2m_sde", TREE),
-        "dpmpp_2m_sde": Named("dpmpp_2m_sde", TREE),
-        "dpm++ 2m sde heun": Named("dpmpp_2m_sde", f"its correction is Heun's, here the midpoint's; {TREE}"),
-        "dpmpp_2m_sde_heun": Named("dpmpp_2m_sde", f"its correction is Heun's, here the midpoint's; {TREE}"),
-        "dpm++ 3m sde": Named("dpmpp_3m_sde", f"{LAST}; {TREE}"),
-        "dpmpp_3m_sde": Named("dpmpp_3m_sde", TREE),
+        "dpm++ sde": Named("dpmpp_2s_ancestral", "it is an SDE solver of two calls a step"),
+        "dpmpp_sde": Named("dpmpp_2s_ancestral", "it is an SDE solver of two calls a step"),
+        "dpm++ 2m sde": Named("dpmpp_2m_sde"),
+        "dpmpp_2m_sde": Named("dpmpp_2m_sde"),
+        "dpm++ 2m sde heun": Named("dpmpp_2m_sde", "its correction is Heun's, here the midpoint's"),
+        "dpmpp_2m_sde_heun": Named("dpmpp_2m_sde", "its correction is Heun's, here the midpoint's"),
+        "dpm++ 3m sde": Named("dpmpp_3m_sde"),
+        "dpmpp_3m_sde": Named("dpmpp_3m_sde"),
         "dpm fast": Named("dpmpp_2s", "it mixes orders one to three within the steps"),
         "dpm_fast": Named("dpmpp_2s", "it mixes orders one to three within the steps"),
         "dpm adaptive": Named("dpmpp_2s", "it chooses its steps as it goes"),
@@ -64,14 +63,14 @@ SAMPLERS: Final[Mapping[str, Named]] = MappingProxyType(
         "ddim": Named("ddim"),
         "ddim cfg++": Named("ddim", PLUS),
         "ddpm": Named("ddpm"),
-        "plms": Named("ipndm", "it takes its first step otherwise"),
-        "pndm": Named("ipndm", "it takes its first steps otherwise"),
+        "plms": Named("pndm"),
+        "pndm": Named("pndm", "it takes its first steps otherwise"),
         "ipndm": Named("ipndm"),
         "ipndm_v": Named("ipndm", "its weights follow the spacing"),
         "deis": Named("deis", "its order is three, here two"),
         "unipc": Named("unipc", "its order is three and its variant bh1, here two and bh2"),
-        "uni_pc": Named("unipc", f"its order is three and its variant bh1, here two and bh2; {LAST}"),
-        "uni_pc_bh2": Named("unipc", f"its order is three, here two; {LAST}"),
+        "uni_pc": Named("unipc", "its order is three and its variant bh1, here two and bh2"),
+        "uni_pc_bh2": Named("unipc", "its order is three, here two"),
         "lcm": Named("lcm"),
         "res_multistep": Named("dpmpp_2m", "it is another integrator of second order"),
         "gradient_estimation": Named("euler", "it corrects the slope by the one before"),
@@ -82,6 +81,7 @@ SAMPLERS: Final[Mapping[str, Named]] = MappingProxyType(
     }
 )
 DRAWING: Final = ("ddpm", "dpm2_ancestral", "dpmpp_2s_ancestral", "euler_ancestral", "lcm")  # noise at every step
+MOVING: Final = ("dpmpp_2m_sde", "dpmpp_3m_sde")  # and those whose noise is one motion's
 ETA: Final = (  # of ours, those that take an eta
     *("ddim", "ddpm", "dpm2", "dpm2_ancestral", "dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s_ancestral", "dpmpp_3m_sde"),
     "euler_ancestral",
@@ -96,21 +96,19 @@ SPACINGS: Final[Mapping[str, Named]] = MappingProxyType(
         "exponential": Named("exponential"),
         "polyexponential": Named("exponential"),
         "sgm uniform": Named("sgm_uniform"),
-        "simple": Named("trailing"),
-        "ddim": Named("leading"),
-        "ddim uniform": Named("leading"),
+        "simple": Named("simple"),
+        "ddim": Named("ddim_uniform"),
+        "ddim uniform": Named("ddim_uniform"),
         "beta": Named("beta"),
-        "timesteps by beta": Named("beta", "its quantiles are of timesteps, here of noise levels"),
-        "kl optimal": Named("karras", "it spaces the arcus tangens of the noise evenly"),
-        "align your steps": Named("karras", "its noise levels are a list"),
-        "linear quadratic": Named("linspace", "its first half is linear and its second quadratic"),
+        "kl optimal": Named("kl_optimal"),
+        "align your steps": Named("align_your_steps"),
+        "align your steps xl": Named("align_your_steps_xl"),
+        "linear quadratic": Named("linear_quadratic"),
         "turbo": Named("trailing", "it counts on ten timesteps"),
         "laplace": Named("karras", "it is another curve"),
         "vp": Named("linspace", "it is another curve"),
     }
 )
-TABLE = 1000  # timesteps that models are trained on
-
 # What a sampler of the web UI takes where the spacing is left to it.
 HABITS: Final[Mapping[str, str]] = MappingProxyType(
     {
@@ -142,25 +140,10 @@ def sampler(name: str) -> tuple[str, str]:
     return found.ours, _sentence("sampler", name, found, known)
 
 
-def spacing(name: str, steps: int | None) -> tuple[str, str]:
-    """Our spacing of the same meaning, else the nearest; and a sentence on how they differ, empty if they do not.
-
-    steps: how many are taken, on which it may hang.
-    """
+def spacing(name: str) -> tuple[str, str]:
+    """Our spacing of the same meaning, else the nearest; and a sentence on how they differ, empty if they do not."""
     found, known = _find(name.strip().lower().replace("_", " "), SPACINGS, "normal")
-    count = steps or 1
-    rounding = _ROUNDING.get(found.ours)
-    if known and not found.differs and rounding is not None and rounding(count):
-        found = Named(found.ours, f"with {count} steps it counts the {TABLE} timesteps a little otherwise")
     return found.ours, _sentence("spacing", name, found, known)
-
-
-_ROUNDING: Final[Mapping[str, Callable[[int], bool]]] = MappingProxyType(
-    {
-        "trailing": lambda steps: TABLE % steps > 0,
-        "leading": lambda steps: steps > TABLE or len(range(1, TABLE, TABLE // steps)) != steps,
-    }
-)
 
 
 def _find(name: str, table: Mapping[str, Named], otherwise: str) -> tuple[Named, bool]:

@@ -1,16 +1,14 @@
 """What another program wrote into a picture about how it made it, in our words."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from types import MappingProxyType
 from typing import Any, Final, final
 
-__all__ = ["SEEDS", "Foreign", "Lora", "described", "short"]
+__all__ = ["SEEDS", "Foreign", "Hint", "Lora", "described", "short"]
 
 EMPTY: Final[Mapping[str, Any]] = MappingProxyType({})
-SEEDS: Final = (
-    2**32
-)  # the generator that noise is drawn from on a CPU knows no more of a seed than what is left of this
+SEEDS: Final = 2**32  # what the generator that noise is drawn from on a CPU knows of a seed is what is left of this
 
 
 @final
@@ -25,12 +23,28 @@ class Lora:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Hint:
+    """A ControlNet by the name that was written, what it followed in words, and how it acts.
+
+    scale: how much of what it changes is added; start, stop: the shares of the walk between which it acts.
+    """
+
+    net: str
+    followed: str
+    scale: float = 1.0
+    start: float = 0.0
+    stop: float = 1.0
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Foreign:
     """A request as another program would have it.
 
     fields: of `Request`, by name, without prompts, inputs and options; options: by name, among them the profile;
     model and model_hash: as written; inputs: what it started from, by the input's name, in words; lost: sentences,
-    each of something that has no equivalent here, and why.
+    each of something that has no equivalent here, and why; hints: what ControlNets followed; refiner: what takes over
+    on the way, as written, and after which share of the path.
     """
 
     program: str
@@ -43,6 +57,8 @@ class Foreign:
     loras: tuple[Lora, ...] = ()
     inputs: Mapping[str, str] = field(default_factory=lambda: EMPTY)
     lost: tuple[str, ...] = ()
+    hints: tuple[Hint, ...] = ()
+    refiner: tuple[str, float] | None = None
 
 
 def described(told: Foreign) -> dict[str, Any]:
@@ -57,6 +73,8 @@ def described(told: Foreign) -> dict[str, Any]:
         "model_hash": told.model_hash,
         "loras": [{"name": one.name, "weight": one.weight, "text_weight": one.text_weight} for one in told.loras],
         "inputs": dict(told.inputs),
+        "hints": [asdict(one) for one in told.hints],
+        "refiner": None if told.refiner is None else {"name": told.refiner[0], "start": told.refiner[1]},
         "lost": list(told.lost),
     }
 

@@ -20,6 +20,7 @@ SAMPLERS = {
     "lms": "LMS",
     "ddim": "DDIM",
     "lcm": "LCM",
+    "pndm": "PLMS",
 }
 SPACINGS = {
     "uniform": "Uniform",

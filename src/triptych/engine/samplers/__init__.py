@@ -2,7 +2,7 @@
 
 from triptych.engine.frame import ratio_frame
 from triptych.engine.samplers.dpmpp import Dpmpp2SAncestral, DpmppMultistep, dpmpp_2s
-from triptych.engine.samplers.multistep import AdamsBashforth, deis_weights, ipndm_weights, lms_weights
+from triptych.engine.samplers.multistep import AdamsBashforth, deis_weights, ipndm_weights, lms_weights, pndm
 from triptych.engine.samplers.onestep import Ancestral, Dpm2, euler, heun, lcm
 from triptych.engine.samplers.step import Noise, Sampler, Step
 from triptych.engine.samplers.unipc import UniPC
@@ -26,5 +26,6 @@ SAMPLERS: dict[str, Sampler] = {
     "lms": AdamsBashforth(lms_weights, 4),
     "deis": AdamsBashforth(deis_weights, 2, ratio_frame),
     "ipndm": AdamsBashforth(ipndm_weights, 4),
+    "pndm": pndm,
     "lcm": lcm,
 }

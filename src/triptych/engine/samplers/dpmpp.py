@@ -81,11 +81,12 @@ class DpmppMultistep:
 
     order 2: arXiv:2211.01095, algorithm 2 ("2M"), for eta > 0 its SDE form (section 6, "2M SDE" by the midpoint rule);
     order 3: k-diffusion's "3M SDE", whose last term is half of what the expansion asks for and leaves order 2; here it
-    is whole. The last step to pure data is of first order.
+    is whole unless `last` is one half. The last step to pure data is of first order.
     """
 
     order: int = 2
     eta: float = 0.0
+    last: float = 1.0  # how much of the last term of order 3 is taken
 
     def __call__(
         self, denoiser: Denoiser, x_t: Tensor, times: Tensor, cond: Conditioning, noise: Noise
@@ -116,6 +117,6 @@ class DpmppMultistep:
         if len(former) == 1:
             return x_0 + second * slope
         r_2, older = former[1][0] / h, (former[0][1] - former[1][1]) * (h / former[1][0])
-        third = (2 * (1 - whole / step) / step - 1) / whole
+        third = self.last * (2 * (1 - whole / step) / step - 1) / whole
         curve = (slope - older) / (r + r_2)
         return x_0 + second * (slope + curve * r) - third * curve

@@ -14,7 +14,7 @@ from triptych.engine.frame import Frame
 from triptych.engine.path import Path
 from triptych.engine.samplers.step import Noise, Step, intervals, predict
 
-__all__ = ["AdamsBashforth", "deis_weights", "ipndm_weights", "lms_weights"]
+__all__ = ["AdamsBashforth", "deis_weights", "ipndm_weights", "lms_weights", "pndm"]
 
 Weights = Callable[[Sequence[Tensor], Tensor], list[Tensor]]
 """(clocks of this and former steps, the latest first, clock of the next) -> what each slope is multiplied by."""
@@ -81,3 +81,26 @@ class AdamsBashforth:
             moved = sum((w * slope for w, slope in zip(weights, slopes, strict=False)), start=frame.place(p, t))
             x_t = frame.gauge(s) * moved
         yield Step(float(s), x_t, p)
+
+
+def pndm(denoiser: Denoiser, x_t: Tensor, times: Tensor, cond: Conditioning, noise: Noise) -> Iterator[Step]:
+    """Improved PNDM but for its first step, of both ends' mean slope: PLMS (arXiv:2202.09778, equations 12 and 13).
+
+    Where others follow that step costs a second call, since nothing is known before it; all others cost one.
+    """
+    frame = Frame(denoiser.path)
+    former: list[Prediction] = []  # of this and the steps before, the latest first
+    for t, s in intervals(times):
+        p = predict(denoiser, x_t, t, cond)
+        yield Step(float(t), x_t, p)
+        if not frame.clock(t).isfinite():
+            x_t = denoiser.path.perturb(p.x_0, p.eps, s)
+            continue
+        former = [p, *former][: len(UNIFORM)]
+        slopes, weights = [frame.slope(each) for each in former], UNIFORM[len(former) - 1]
+        if len(former) == 1 and s > times[-1]:
+            ahead = predict(denoiser, denoiser.path.perturb(p.x_0, p.eps, s), s, cond)
+            slopes, weights = [*slopes, frame.slope(ahead)], (1 / 2, 1 / 2)
+        slope = sum((w * each for w, each in zip(weights, slopes, strict=True)), start=torch.zeros_like(x_t))
+        x_t = frame.gauge(s) * (frame.place(p, t) + (frame.clock(s) - frame.clock(t)) * slope)
+    yield Step(float(s), x_t, p)
