@@ -52,6 +52,7 @@ DETERMINISTIC: dict[str, tuple[Sampler, float]] = {  # with the order of a walk 
     "lms": (SAMPLERS["lms"], 4),
     "deis": (SAMPLERS["deis"], 2),
     "ipndm": (SAMPLERS["ipndm"], 2),
+    "pndm": (SAMPLERS["pndm"], 2),
     # Other knobs: the deterministic halves of the stochastic ones, and further orders.
     "ancestral, eta 0": (Ancestral(eta=0.0), 1),
     "dpm2_ancestral, eta 0": (Dpm2(eta=0.0), 2),

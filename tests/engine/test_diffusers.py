@@ -52,6 +52,7 @@ from triptych.engine.spacing import (
     ResolutionShifted,
     Shifted,
     Spacing,
+    ToFirst,
     trailing,
 )
 
@@ -433,6 +434,28 @@ def test_improved_pndm():
         x = scheduler.step(network(x, timestep.double() * math.pi / 2), timestep, x).prev_sample
         states.append(x)
     close(ours(SAMPLERS["ipndm"], path, "v", times, start), states)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 20, 50])
+@pytest.mark.parametrize(
+    ("options", "spacing"),
+    [
+        ({"steps_offset": 1}, ToFirst(Leading())),  # as Stable Diffusion 1.5 has it
+        ({"steps_offset": 1, "set_alpha_to_one": True}, Leading()),
+        ({"set_alpha_to_one": True}, Leading(offset=0)),
+        ({"timestep_spacing": "trailing"}, ToFirst(trailing)),
+    ],
+)
+def test_pndm(options, spacing, steps):
+    """Its first two calls, at both ends of the first step, are one step here. Trailing steps are of 1000 // steps."""
+    if 1000 % steps and spacing == ToFirst(trailing):
+        pytest.skip("it does not walk to where it looks next")
+    theirs = Theirs("PNDMScheduler", {**TABLE, "skip_prk_steps": True, **options}, {"num_inference_steps": steps})
+    assert len(theirs.timesteps) == (steps + 1 if steps > 1 else 1)
+    times = spacing(LATENT, steps, 16)
+    start = noise(LATENT, times)
+    states = theirs.states(start)
+    close(ours(SAMPLERS["pndm"], LATENT, "eps", times, start), states[1:] if steps > 1 else states, tolerance=1e-5)
 
 
 def test_third_order():

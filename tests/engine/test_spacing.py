@@ -37,7 +37,7 @@ EVERY = {
     "by resolution, linear": ResolutionShifted(scale=float),
     "karras between": Karras(5.0, largest=0.9, smallest=0.1),
     "exponential between": Exponential(largest=0.9, smallest=0.1),
-    "leading to the first entry": Leading(end=0.001),
+    "leading, held": Leading(end=0.001),
     "snapped": Linspace(spare=2, snap=torch.round),
 }
 
@@ -51,7 +51,7 @@ def test_times_fall_from_noise_to_data(name, path):
     assert bool((times.diff() < 0).all())
     assert float(times[0]) <= 1
     assert float(times[0]) > 0.5 or "between" in name
-    assert float(times[-1]) == (0.001 if name == "leading to the first entry" else 0)
+    assert float(times[-1]) == (0.001 if name.endswith(("_first", "held")) else 0)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -67,9 +67,21 @@ def test_any_number_of_steps(name, path, steps):
 
 @pytest.mark.parametrize("name", SPACINGS)
 def test_as_many_steps_as_entries(name):
+    if "spare" in name or "first" in name:
+        with pytest.raises(InvalidField, match="steps: 1000 given"):
+            SPACINGS[name](PATHS["discrete"], 1000, 1)
+        return
     times = SPACINGS[name](PATHS["discrete"], 1000, 1)
     assert bool((times.diff() < 0).all())
     assert float(times[0]) <= 1
+
+
+@pytest.mark.parametrize("name", [name for name in SPACINGS if name.endswith("_first")])
+def test_walks_to_the_first_entry_are_those_to_data_but_for_their_end(name):
+    path = Discrete(scaled_linear_betas(entries=400))
+    held, whole = (SPACINGS[each](path, 8, 1) for each in (name, name.removesuffix("_first")))
+    assert torch.equal(held[:-1], whole[:-1])
+    assert (float(held[-1]), float(whole[-1])) == (1 / 400, 0)
 
 
 @pytest.mark.parametrize("spacing", [Leading(), trailing])

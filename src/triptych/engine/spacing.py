@@ -5,7 +5,7 @@
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import final
 
@@ -19,6 +19,7 @@ from triptych.errors import InvalidField
 
 __all__ = [
     "SPACINGS",
+    "AlignYourSteps",
     "Beta",
     "Exponential",
     "Karras",
@@ -29,6 +30,16 @@ __all__ = [
     "Shifted",
     "Spacing",
     "Taught",
+    "ToFirst",
+    "at_clocks",
+    "at_timesteps",
+    "beta_quantiles",
+    "clocks",
+    "entries",
+    "kl_optimal",
+    "linear_quadratic",
+    "log_levels",
+    "simple",
     "trailing",
     "uniform",
 ]
@@ -47,11 +58,12 @@ def entries(path: Path) -> int:
     return path.entries if isinstance(path, Discrete) else 1000
 
 
-def countable(path: Path, steps: int) -> int:
-    """The entries, of which every step needs its own."""
+def countable(path: Path, steps: int, spare: int = 0) -> int:
+    """The entries, of which every step needs its own, and every spare one."""
     count = entries(path)
-    if steps > count:
-        raise InvalidField("steps", steps, f"1 to {count}", "This spacing stops at whole timesteps; try uniform.")
+    if steps + spare > count:
+        allowed = f"1 to {count - spare}"
+        raise InvalidField("steps", steps, allowed, "This spacing stops at whole timesteps; try uniform.")
     return count
 
 
@@ -78,8 +90,10 @@ class Linspace:
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
         count = entries(path)
         final_step = 0.0 if self.last is None else self.last * count - 1
-        timesteps = torch.linspace(count - 1, final_step, steps + self.spare, dtype=torch.float64)
-        return at_timesteps(path, self.snap(timesteps[:steps]), self.end)
+        timesteps = self.snap(torch.linspace(count - 1, final_step, steps + self.spare, dtype=torch.float64)[:steps])
+        if not bool((timesteps.diff() < 0).all()):  # snapped to one and the same
+            countable(path, steps, self.spare)
+        return at_timesteps(path, timesteps, self.end)
 
 
 @final
@@ -96,7 +110,7 @@ class Leading:
     spare: int = 0
 
     def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
-        count = countable(path, steps + self.spare)
+        count = countable(path, steps, self.spare)
         multiples = (torch.arange(steps).flip(0) + self.spare) * (count // (steps + self.spare))
         return at_timesteps(path, multiples + min(self.offset, count - 1 - int(multiples[0])), self.end)
 
@@ -106,6 +120,13 @@ def trailing(path: Path, steps: int, latents: int) -> Tensor:
     count = countable(path, steps)
     timesteps = (count - torch.arange(steps, dtype=torch.float64) * count / steps).round() - 1
     return at_timesteps(path, timesteps, 0.0)
+
+
+def simple(path: Path, steps: int, latents: int) -> Tensor:
+    """As `trailing`, but what is counted down is rounded down: ComfyUI's "simple"."""
+    count = countable(path, steps)
+    counted = torch.arange(steps, dtype=torch.float64).mul(count / steps).floor()
+    return at_timesteps(path, count - 1 - counted, 0.0)
 
 
 @final
@@ -122,6 +143,22 @@ class Taught:
         count, taught = countable(path, steps), max(self.taught, steps)
         places = torch.arange(steps, dtype=torch.float64).mul(taught / steps).floor()
         return at_timesteps(path, (taught - places) * (count // taught) - 1, 0.0)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class ToFirst:
+    """A spacing that is walked to the first entry of the table instead of data: `set_alpha_to_one = False`."""
+
+    base: Spacing
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        times, first = self.base(path, steps, latents), 1 / entries(path)
+        if not bool(times[-2] > first):
+            raise InvalidField(
+                "steps", steps, f"less than {steps}", "This spacing stops above the table's first entry."
+            )
+        return torch.cat([times[:-1], times.new_tensor([first])])
 
 
 def clocks(path: Path) -> tuple[Tensor, Tensor]:
@@ -177,6 +214,47 @@ class Beta:
         high, low = clocks(path)
         shares = torch.linspace(1, 0, steps, dtype=torch.float64)
         return at_clocks(path, low + beta_quantiles(shares, self.alpha, self.beta) * (high - low))
+
+
+def kl_optimal(path: Path, steps: int, latents: int) -> Tensor:
+    """Equal steps of the arcus tangens of the clock, best for Gaussian data (arXiv:2404.14507, theorem 3.1)."""
+    high, low = (value.atan() for value in clocks(path))
+    return at_clocks(path, torch.lerp(high, low, torch.linspace(0, 1, steps, dtype=torch.float64)).tan())
+
+
+def linear_quadratic(path: Path, steps: int, latents: int) -> Tensor:
+    """The clock falls by a fortieth in half of the steps, then along a parabola of that slope (arXiv:2410.13720)."""
+    high, _ = clocks(path)
+    slow, fall = steps // 2, 0.025
+    ramp = torch.arange(steps, dtype=torch.float64)
+    if not slow:
+        return at_clocks(path, high * (1 - ramp))
+    slope, rest = fall / slow, steps - slow
+    past = (ramp - slow).clamp(min=0)
+    return at_clocks(path, high * (1 - slope * ramp - (1 - fall - slope * rest) * (past / rest).square()))
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class AlignYourSteps:
+    """Levels of the clock that were optimised for a model, straight lines between their logarithms (arXiv:2404.14507),
+    and both ends those of the path."""
+
+    levels: tuple[float, ...]
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        high, low = (value.log() for value in clocks(path))
+        shares = log_levels(self.levels, steps + 1)[:-1]
+        shares = (shares - math.log(self.levels[-1])) / math.log(self.levels[0] / self.levels[-1])
+        return at_clocks(path, torch.lerp(low, high, shares).exp())
+
+
+def log_levels(levels: Sequence[float], count: int) -> Tensor:
+    """(count,) logarithms along the straight lines between those of the levels, evenly from the first to the last."""
+    logs = torch.tensor(levels, dtype=torch.float64).log()
+    places = torch.linspace(0, len(levels) - 1, count, dtype=torch.float64)
+    left = places.floor().clamp(max=len(levels) - 2).long()
+    return torch.lerp(logs[left], logs[left + 1], places - left)
 
 
 def beta_quantiles(shares: Tensor, alpha: float, beta: float) -> Tensor:
@@ -264,6 +342,16 @@ def shift_by(times: Tensor, shift: float) -> Tensor:
     return shift * times / (shift * times + (1 - times))  # exactly 1 at 1
 
 
+# As the authors of arXiv:2404.14507 publish them for Stable Diffusion 1.5 and XL.
+STABLE = (
+    *(14.6146412293, 6.4745760956, 3.8636745985, 2.6946151520, 1.8841921177, 1.3943805092),
+    *(0.9642583904, 0.6523686016, 0.3977456272, 0.1515232662, 0.0291671582),
+)
+STABLE_XL = (
+    *(14.6146412293, 6.3184485287, 3.7681790315, 2.1811480769, 1.3405244945, 0.8620721141),
+    *(0.5550693289, 0.3798540708, 0.2332364134, 0.1114188177, 0.0291671582),
+)
+
 SPACINGS: dict[str, Spacing] = {
     "uniform": uniform,
     "linspace": Linspace(),
@@ -274,4 +362,17 @@ SPACINGS: dict[str, Spacing] = {
     "sgm_uniform": Linspace(spare=1),
     "beta": Beta(),
     "lcm": Taught(),
+    "simple": simple,
+    "ddim_uniform": Leading(),
+    "linear_quadratic": linear_quadratic,
+    "kl_optimal": kl_optimal,
+    "align_your_steps": AlignYourSteps(STABLE),
+    "align_your_steps_xl": AlignYourSteps(STABLE_XL),
+    "linspace_spare": Linspace(spare=1, snap=torch.round),
+    "leading_spare": Leading(spare=1),
+    "leading_first": ToFirst(Leading()),
+    "trailing_first": ToFirst(trailing),
+    "linspace_spare_first": ToFirst(Linspace(spare=1, snap=torch.round)),
+    "leading_spare_first": ToFirst(Leading(spare=1)),
+    "lcm_first": ToFirst(Taught()),
 }

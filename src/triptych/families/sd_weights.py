@@ -1,26 +1,25 @@
-"""The networks of Stable Diffusion out of files: what they are, where their tensors lie, and loading them strictly."""
+"""The networks of Stable Diffusion out of files: what they are, and where their tensors lie."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 import torch
-from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
+from torch import Tensor
 
 from triptych.engine.codecs import kl
 from triptych.engine.codecs.kl import Setting
 from triptych.engine.denoiser import TARGETS, Target
 from triptych.engine.nets import ldm
 from triptych.engine.nets.ldm import Shape
-from triptych.engine.path import Discrete, scaled_linear_betas, zero_terminal_snr
-from triptych.engine.text.clip import END, TOWERS, ClipText
-from triptych.errors import WeightsMismatch
+from triptych.engine.path import Discrete, cosine_betas, linear_betas, scaled_linear_betas, zero_terminal_snr
+from triptych.engine.text.clip import END, TOWERS
 from triptych.weights.files import Bundle, Tensors
-from triptych.weights.layouts import Layout, Source, clip, gathered, unet, vae
+from triptych.weights.layouts import Layout, Source, clip, unet, vae
 from triptych.weights.recognise import training
+from triptych.weights.schedulers import Betas, meaning
 
 __all__ = [
     "KINDS",
@@ -28,14 +27,11 @@ __all__ = [
     "Listening",
     "codec_of",
     "controlled",
-    "filled",
     "measured",
     "tower_of",
     "trained",
     "unet_of",
 ]
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @final
@@ -169,74 +165,28 @@ def codec_of(bundle: Bundle) -> tuple[Tensors, Layout]:
     return found, vae.layout(found.names())
 
 
-def tower_of(bundle: Bundle, one: Listening, device: str, dtype: torch.dtype) -> ClipText:
+def tower_of(bundle: Bundle, one: Listening) -> tuple[Tensors, Layout]:
     found = bundle.sets[one.folder] if one.folder in bundle.sets else bundle.sets[""].under(one.prefix)
-    layout = clip.transformers if one.folder in bundle.sets else one.layout
-    sources = layout("", found.names())
-    return filled(lambda: ClipText(**one.tower), found, lambda _: sources, device, dtype)
+    sources = (clip.transformers if one.folder in bundle.sets else one.layout)("", found.names())
+    return found, lambda _: sources
 
 
 def trained(bundle: Bundle) -> tuple[Discrete, Target]:
     """The table of noise that the network was trained on, and what it was trained to give."""
     prediction, zero_snr = training(bundle)
-    betas = scaled_linear_betas()
+    said = bundle.configs.get("scheduler")
+    betas = _table(meaning(said).betas) if said else scaled_linear_betas()
     return Discrete(zero_terminal_snr(betas) if zero_snr else betas), TARGETS[prediction]
 
 
-def filled(
-    build: Callable[[], M],
-    tensors: Tensors,
-    layout: Callable[[Iterable[str]], Mapping[str, Source]],
-    device: str,
-    dtype: torch.dtype,
-) -> M:
-    """A module with the weights of a file, every one of which must have its place. Raises WeightsMismatch.
-
-    They are views of the file until they are converted, one after the other; each lets go of the one before.
-    """
-    with torch.device("meta"), _Blank():
-        module = build()
-    shapes = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    sources = layout(shapes)
-    used = {name for source in sources.values() for name in source.names}
-    missing = [name for name in shapes if name not in sources or not set(sources[name].names) <= tensors.places.keys()]
-    left = [name for name in tensors.names() if name not in used and not clip.IDLE.search(name)]
-    if missing or left:
-        raise WeightsMismatch(tensors.where, missing, left)
-    before: list[str] = []
-
-    def read(name: str) -> Tensor:
-        if before:
-            tensors.release(before.pop())
-        before.append(name)
-        return tensors.read(name)
-
-    found = gathered(sources, shapes, read, partial(_converted, device=device, dtype=dtype))
-    wrong = [name for name, value in found.items() if tuple(value.shape) != shapes[name]]
-    if wrong:
-        raise WeightsMismatch(tensors.where, [], [f"{name} {tuple(found[name].shape)}" for name in wrong])
-    module.load_state_dict(found, assign=True)
-    return module.eval().requires_grad_(False)
-
-
-def _converted(tensor: Tensor, device: str, dtype: torch.dtype) -> Tensor:
-    """A weight as it will be used; kernels (O, I, H, W) have their channels last."""
-    if not tensor.is_floating_point():
-        return tensor.to(device)
-    order = torch.channels_last if tensor.ndim == 4 else torch.preserve_format
-    return tensor.to(device=device, dtype=dtype, memory_format=order)
-
-
-@final
-class _Blank(TorchFunctionMode):
-    """Within it no first values are drawn: others are about to take their place."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        told = kwargs or {}
-        return told.get("tensor", *args[:1]) if func in DRAWING else func(*args, **told)
-
-
-DRAWING = (nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_)
+def _table(betas: Betas) -> Tensor:
+    """(entries,) betas, float64."""
+    if betas.listed:
+        return torch.tensor(betas.listed, dtype=torch.float64)
+    if betas.schedule == "squaredcos_cap_v2":
+        return cosine_betas(betas.entries)
+    spaced = linear_betas if betas.schedule == "linear" else scaled_linear_betas
+    return spaced(betas.start, betas.end, betas.entries)
 
 
 def controlled(tensors: Tensors, blocks: int) -> tuple[Tensors, Layout]:
