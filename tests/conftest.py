@@ -40,6 +40,24 @@ def breaks(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def server(tmp_path, monkeypatch):
+    """A hub on this machine in place of the real one, with an empty cache, and nothing known of another."""
+    from played_hub import Hub, point
+
+    from triptych import families
+
+    played = Hub()
+    point(monkeypatch, played, tmp_path / "cache")
+    known = (families._listed, families._fetched, families._kind_there)
+    for one in known:
+        one.cache_clear()
+    yield played
+    played.stop()
+    for one in known:
+        one.cache_clear()
+
+
+@pytest.fixture
 def call(home, capsys):
     """Runs a command in this process: (exit code, stdout, stderr)."""
     from triptych.cli import run

@@ -46,6 +46,31 @@ def test_the_bar_tells_step_speed_and_time(terminal, monkeypatch):
     assert re.search(r"step 10/20, [\d.]+ steps/s, 0:\d\d left", shown)
 
 
+def fetched(share):
+    progress = Progress(share, "fetching unet 1.2 of 4.3 GB, 85.0 MB/s")
+    return Job("1", Request("toy", "x"), "local", "running", progress=progress)
+
+
+def test_a_fetch_has_a_bar_of_its_own(terminal, monkeypatch):
+    clock = iter(range(1000))
+    monkeypatch.setattr(bars.time, "monotonic", lambda: next(clock))
+
+    def seen():
+        task = bar._bar.tasks[0]
+        return task.description, task.completed, task.fields["told"]
+
+    with Bar(terminal) as bar:
+        for tenth in range(3, 9):  # the rest had come before
+            bar.show(fetched(tenth / 10), cell=2, cells=4)
+        told = "3 of 4: fetching unet 1.2 of 4.3 GB, 85.0 MB/s"
+        assert seen() == (told, 0.8, "0:02 left")  # two tenths, at a tenth each second
+        bar.show(Job("1", Request("toy", "x"), "local", "running", progress=Progress(0.0, "loading")))
+        assert seen() == ("loading", 0.0, "")
+        bar.show(fetched(0.85))  # of another source: its time is its own
+        assert seen()[1:] == (0.85, "")
+    assert "fetching unet 1.2 of 4.3 GB, 85.0 MB/s" in terminal.file.getvalue()
+
+
 def test_the_preview_is_drawn(terminal):
     progress = Progress(0.5, "denoising", 1, 2, artifact(Image.new("RGB", (8, 8), (1, 2, 3))))
     with Bar(terminal) as bar:

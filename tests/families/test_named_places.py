@@ -1,15 +1,15 @@
 """Models that are named by where their weights lie."""
 
 import json
-from types import SimpleNamespace
+from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save, save_file
 
 from triptych import families
 from triptych.errors import FileProblem, InvalidField, UnknownName, WeightsError
-from triptych.weights import hub
+from triptych.types import Artifact, Request
 
 
 @pytest.fixture
@@ -67,17 +67,54 @@ def test_what_is_neither_here_nor_a_name_of_the_hub_is_told():
         families.card("a b/c d")
 
 
-def test_a_name_of_the_hub_is_fetched_once(folder, monkeypatch):
-    asked = []
+def served(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
-    def fetch(reference, variant=None):
-        asked.append(str(reference))
-        return SimpleNamespace(path=folder)
 
-    monkeypatch.setattr(hub, "fetch", fetch)
-    families._fetched.cache_clear()
+def test_a_name_of_the_hub_is_told_by_its_beginnings_and_fetched_once(folder, server):
+    server.repositories["somebody/something"] = served(folder)
     card = families.card("somebody/something")
     assert (card.name, card.settings["source"]) == ("somebody/something", "somebody/something")
-    assert families.place(card.settings["source"]) == folder
-    assert asked == ["somebody/something"]
-    families._fetched.cache_clear()
+    assert replace(card, name="", settings={}) == replace(families.card(str(folder)), name="", settings={})
+    weights = "unet/diffusion_pytorch_model.safetensors"
+    assert (server.fetched(), server.looked()) == ({"model_index.json"}, {weights})
+    place = families.place(card.settings["source"])
+    assert served(place) == server.repositories["somebody/something"]
+    assert server.fetched() == {"model_index.json", weights}
+    server.asked.clear()
+    assert families.place(card.settings["source"]) == place
+    assert families.card("somebody/something") == card
+    assert list(families.fetch("somebody/something")) == []
+    assert server.asked == []
+    assert families.fingerprint(card)["weights"] == families.fingerprint(families.card(str(folder)))["weights"]
+
+
+def test_what_a_hub_has_of_something_else_is_told_before_it_is_fetched(server):
+    low = {
+        "unet.mid.attn.to_q.lora_A.weight": torch.zeros(4, 320),
+        "unet.mid.attn.to_q.lora_B.weight": torch.zeros(320, 4),
+    }
+    server.repositories["o/lora"] = {"pytorch_lora_weights.safetensors": save(low)}
+    with pytest.raises(WeightsError, match="o/lora is lora, which does not run here"):
+        families.card("o/lora")
+    server.repositories["o/other"] = {"other.safetensors": save({"a.weight": torch.zeros(2, 2)})}
+    with pytest.raises(WeightsError, match=r"o/other/other\.safetensors holds no network that is known"):
+        families.card("o/other/other.safetensors")
+    assert server.fetched() == set()
+
+
+def test_what_a_request_adds_is_named(folder):
+    card = families.card(str(folder))
+    assert families.sources(card, Request("sdxl", "x")) == [str(folder)]
+    options = {
+        "loras": "a/b:0.5, c.safetensors:1:0.25",
+        "embeddings": "d.safetensors, e/f",
+        "vae": "g/h",
+        "refiner": "i/j",
+        "control_net": "k/l",
+        "control_2_net": "m/n",
+    }
+    request = Request("sdxl", "x", options=options, inputs={"control": Artifact("image/png", b"")})
+    added = ["a/b", "c.safetensors", "g/h", "i/j", "k/l", "d.safetensors", "e/f"]
+    assert families.sources(card, request) == [str(folder), *added]
+    assert families.sources(families.cards()["toy"], Request("toy", "x")) == []

@@ -1,95 +1,30 @@
 """The hub, played by a server on this machine: what is fetched, what comes from the cache, and what errors say."""
 
 import errno
-import hashlib
 import json
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import closing
+from pathlib import Path
 
 import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import constants
-from safetensors.torch import save
+from played_hub import COMMIT
+from safetensors.torch import load_file, save
 
 from triptych.errors import InvalidField, WeightsError
-from triptych.weights import hub
+from triptych.weights import download, hub
 from triptych.weights.files import open_bundle
 
-COMMIT = "a" * 40
-WEIGHTS = save({"a": torch.zeros(3)})
+WEIGHTS, OTHER = save({"a": torch.zeros(3)}), save({"a": torch.ones(3)})
 
 
-class Hub:
-    """Repositories by name: path -> bytes, or the name of what is wrong with them. Remembers what it was asked."""
-
-    def __init__(self):
-        self.repositories, self.asked = {}, []
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), self.handler())
-        self.url = f"http://127.0.0.1:{self.server.server_port}"
-        threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self):
-        self.server.shutdown()
-        self.server.server_close()
-
-    def answer(self, path):
-        """(status, headers, body)"""
-        name = next((name for name in self.repositories if f"/{name}/" in f"{path}/"), None)
-        files = self.repositories.get(name)
-        wrong = files if isinstance(files, str) else "RepoNotFound" if files is None else None
-        if wrong is None and "/nosuch" in path:
-            wrong = "RevisionNotFound"
-        if wrong is not None:
-            status = {"GatedRepo": 403, "Down": 500}.get(wrong, 404)
-            return status, {"X-Error-Code": wrong, "X-Error-Message": wrong}, b"{}"
-        if path.startswith("/api/"):
-            told = {"id": name, "sha": COMMIT, "siblings": [{"rfilename": file} for file in files]}
-            return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
-        file = path.partition("/resolve/")[2].partition("/")[2]
-        if file not in files:
-            return 404, {"X-Error-Code": "EntryNotFound"}, b""
-        body = files[file]
-        return 200, {"ETag": f'"{hashlib.sha1(file.encode() + body).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
-
-    def handler(self):
-        hub = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self):
-                hub.asked.append((self.command, self.path))
-                status, headers, body = hub.answer(self.path)
-                self.send_response(status)
-                for name, value in {**headers, "Content-Length": str(len(body))}.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                if self.command == "GET":
-                    self.wfile.write(body)
-
-            do_HEAD = do_GET  # noqa: N815
-
-            def log_message(self, *_):
-                pass
-
-        return Handler
-
-    def fetched(self):
-        """Files that were sent."""
-        return {path.partition("/resolve/")[2].partition("/")[2] for verb, path in self.asked if verb == "GET"} - {""}
+def listed(text, variant=None):
+    return hub.listed(hub.parse(text), variant)
 
 
-@pytest.fixture
-def server(monkeypatch, tmp_path):
-    played = Hub()
-    monkeypatch.setattr(constants, "ENDPOINT", played.url)
-    template = played.url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr("time.sleep", lambda _: None)  # between retries
-    yield played
-    played.stop()
+def place(text, variant=None):
+    return hub.place(listed(text, variant))
 
 
 def index(*parts):
@@ -109,7 +44,7 @@ def diffusers():
         "unet/diffusion_pytorch_model.bin": b"pickle",
         "unet/config.json": b"{}",
         "unet/model.onnx": b"onnx",
-        f"vae/{plain}": WEIGHTS,
+        f"vae/{plain}": OTHER,
         "vae/config.json": b"{}",
         "tokenizer/vocab.json": b"{}",
         "tokenizer/merges.txt": b"",
@@ -143,7 +78,8 @@ def test_what_is_no_name(text):
 
 def test_only_what_is_needed_is_fetched(server):
     server.repositories["owner/name"] = diffusers()
-    found = hub.fetch(hub.parse("owner/name"))
+    found = listed("owner/name")
+    path = hub.place(found)
     assert server.fetched() == set(found.files) == {
         "model_index.json",
         "unet/config.json",
@@ -153,41 +89,41 @@ def test_only_what_is_needed_is_fetched(server):
         "tokenizer/vocab.json",
     }  # fmt: skip
     assert str(found.pinned) == f"owner/name@{COMMIT}"
-    assert set(open_bundle(found.path).sets) == {"unet", "vae"}
+    assert set(open_bundle(path).sets) == {"unet", "vae"}
 
 
 def test_a_variant_only_if_asked_and_where_there_is_one(server):
     server.repositories["owner/name"] = diffusers()
-    hub.fetch(hub.parse("owner/name"), "fp16")
+    place("owner/name", "fp16")
     assert "unet/diffusion_pytorch_model.fp16.safetensors" in server.fetched()
     assert "unet/diffusion_pytorch_model.safetensors" not in server.fetched()
     assert "vae/diffusion_pytorch_model.safetensors" in server.fetched()
     with pytest.raises(WeightsError, match="no part in the variant 'fp8'"):
-        hub.fetch(hub.parse("owner/name"), "fp8")
+        place("owner/name", "fp8")
 
 
 def test_one_file(server):
     server.repositories["owner/name"] = diffusers()
-    found = hub.fetch(hub.parse("owner/name/unet/config.json@main"))
+    found = listed("owner/name/unet/config.json@main")
+    assert hub.place(found).read_bytes() == b"{}"
     assert server.fetched() == {"unet/config.json"}
-    assert found.path.read_bytes() == b"{}"
     assert found.pinned == hub.Reference("owner/name", COMMIT, "unet/config.json")
     with pytest.raises(WeightsError, match=r"the hub has no owner/name/nothing.safetensors. What there is: https"):
-        hub.fetch(hub.parse("owner/name/nothing.safetensors"))
+        place("owner/name/nothing.safetensors")
 
 
 def test_repositories_with_one_network(server):
     server.repositories["o/lora"] = {"README.md": b"", "my-lora.safetensors": WEIGHTS}
-    assert hub.fetch(hub.parse("o/lora")).path.name == "my-lora.safetensors"
+    assert place("o/lora").name == "my-lora.safetensors"
     server.repositories["o/two"] = {"a.safetensors": WEIGHTS, "b.safetensors": WEIGHTS}
     with pytest.raises(WeightsError, match=r"but a.safetensors, b.safetensors. Name one"):
-        hub.fetch(hub.parse("o/two"))
+        place("o/two")
     server.repositories["o/old"] = {"model.ckpt": b""}
     with pytest.raises(WeightsError, match=r"only pickles \(model.ckpt\)"):
-        hub.fetch(hub.parse("o/old"))
+        place("o/old")
     server.repositories["o/none"] = {"README.md": b""}
     with pytest.raises(WeightsError, match="holds no weights"):
-        hub.fetch(hub.parse("o/none"))
+        place("o/none")
 
 
 def test_shards(server):
@@ -196,36 +132,37 @@ def test_shards(server):
     shards = {names[0]: WEIGHTS, names[1]: save({"b": torch.ones(2)})}
     files = {"config.json": b"{}", "diffusion_pytorch_model.safetensors.index.json": table, **shards}
     server.repositories["o/big"] = files
-    assert set(open_bundle(hub.fetch(hub.parse("o/big")).path).sets[""].names()) == {"a", "b"}
+    assert set(open_bundle(place("o/big")).sets[""].names()) == {"a", "b"}
     outside = json.dumps({"weight_map": {"a": "../../x.safetensors"}}).encode()
     server.repositories["o/evil"] = {"model.safetensors.index.json": outside}
     with pytest.raises(WeightsError, match="not beside it"):
-        hub.fetch(hub.parse("o/evil"))
+        place("o/evil")
 
 
 def test_without_a_network_the_cache_answers(server, monkeypatch):
     server.repositories["owner/name"] = diffusers()
-    before = hub.fetch(hub.parse("owner/name"))
-    pinned = hub.fetch(before.pinned)
-    assert pinned.path == before.path
+    before, path = listed("owner/name"), place("owner/name")
+    assert hub.place(hub.listed(before.pinned)) == path
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     server.asked.clear()
-    assert hub.fetch(hub.parse("owner/name")) == before
-    assert hub.fetch(before.pinned) == before
-    assert hub.fetch(hub.parse("owner/name/model_index.json")).path == before.path / "model_index.json"
+    assert listed("owner/name") == before
+    assert place("owner/name") == path
+    assert hub.place(hub.listed(before.pinned)) == path
+    assert set(hub.look(before).sets) == {"unet", "vae"}
+    assert place("owner/name/model_index.json") == path / "model_index.json"
     with pytest.raises(
         hub.Unreachable, match=r"no network to fetch owner/other.*Nothing of owner/other is in the cache"
     ):
-        hub.fetch(hub.parse("owner/other"))
+        place("owner/other")
     with pytest.raises(hub.Unreachable, match="Go online, or name a local file"):
-        hub.fetch(hub.parse("owner/name/whole.safetensors"))
+        place("owner/name/whole.safetensors")
     assert server.asked == []
 
 
 def test_a_dead_network_is_none(server):
     server.stop()
     with pytest.raises(hub.Unreachable, match="no network"):
-        hub.fetch(hub.parse("owner/name"))
+        place("owner/name")
 
 
 @pytest.mark.parametrize(
@@ -239,27 +176,205 @@ def test_a_dead_network_is_none(server):
 @pytest.mark.parametrize("text", ["owner/name", "owner/name/x.safetensors"])
 def test_what_is_wrong_is_explained(server, wrong, reason, text):
     server.repositories["owner/name"] = wrong
-    if (wrong, text) == ("Down", "owner/name/x.safetensors"):
-        reason = "no network to fetch"  # the library does not say which
     with pytest.raises(WeightsError, match=reason):
-        hub.fetch(hub.parse(text))
+        place(text)
 
 
 def test_revisions_that_are_not_there(server):
     server.repositories["owner/name"] = diffusers()
     for text in ("owner/name@nosuch", "owner/name/model_index.json@nosuch"):
         with pytest.raises(WeightsError, match="owner/name has no revision 'nosuch'"):
-            hub.fetch(hub.parse(text))
+            place(text)
 
 
 @pytest.mark.parametrize(
     ("number", "reason"), [(errno.ENOSPC, "the disk is full .* HF_HOME"), (errno.EACCES, "the cache cannot be written")]
 )
-def test_trouble_on_this_side(monkeypatch, number, reason):
+def test_trouble_on_this_side(server, monkeypatch, number, reason):
+    server.repositories["owner/name"] = diffusers()
+    found = listed("owner/name/unet/config.json")
+
     def fail(*_, **__):
         raise OSError(number, "trouble")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
-    with pytest.raises(WeightsError, match=reason) as found:
-        hub.fetch(hub.parse("owner/name/x.safetensors"))
-    assert not isinstance(found.value, hub.Unreachable)
+    with pytest.raises(WeightsError, match=reason) as problem:
+        hub.place(found)
+    assert not isinstance(problem.value, hub.Unreachable)
+
+
+def test_looking_fetches_no_weights(server):
+    server.repositories["owner/name"] = {**diffusers(), "unet/diffusion_pytorch_model.safetensors": LARGE}
+    found = hub.look(listed("owner/name"))
+    assert found.where == Path("owner/name")
+    assert server.fetched() == {"model_index.json", "unet/config.json", "vae/config.json"}
+    assert server.looked() == {f"{part}/diffusion_pytorch_model.safetensors" for part in ("unet", "vae")}
+    assert sum(server.sent.values()) < download_bound()
+    assert found.sets["unet"].shape("x") == (SIZE // 4,)
+    assert found.configs[""]["_class_name"] == "X"
+
+
+def download_bound():
+    return 2 * hub.FIRST
+
+
+def test_what_is_looked_at_is_what_would_be_opened(server):
+    names = {f"{prefix}.{number}" * 20: torch.zeros(1) for prefix in "ab" for number in range(2000)}
+    server.repositories["o/long"] = {"config.json": b'{"k": 1}', "model.safetensors": save(names)}  # as is its header
+    found = hub.look(listed("o/long"))
+    assert next(span for _, path, span in server.asked if "/large/" in path) == f"bytes=0-{hub.FIRST - 1}"
+    opened = open_bundle(place("o/long").parent)
+    assert found.configs == opened.configs
+    assert found.sets[""].entries() == opened.sets[""].entries()
+    server.asked.clear()
+    assert hub.look(listed("o/long")).sets[""].entries() == opened.sets[""].entries()
+    assert {path for _, path, _ in server.asked} == {"/api/models/o/long"}  # the rest is in the cache
+
+
+def test_what_cannot_be_opened_is_told_without_fetching_it(server):
+    server.repositories["o/n"] = {"old.ckpt": b"PK\x03\x04 data.pkl" + bytes(SIZE), "page.safetensors": b"<html>"}
+    with pytest.raises(WeightsError, match=r"o/n/old.ckpt is a pickle"):
+        hub.look(listed("o/n/old.ckpt"))
+    with pytest.raises(WeightsError, match=r"o/n/page.safetensors is a web page"):
+        hub.look(listed("o/n/page.safetensors"))
+    assert server.fetched() == set()
+
+
+def test_a_server_that_sends_it_all_is_not_listened_to(server):
+    server.ranges = False
+    server.repositories["o/n"] = {"x.safetensors": LARGE}
+    assert hub.look(listed("o/n")).sets[""].shape("x") == (SIZE // 4,)
+
+
+SIZE = 4_000_000  # bytes
+LARGE = save({"x": torch.arange(SIZE // 4, dtype=torch.int32)})
+
+
+def test_how_far_it_is_is_told(server):
+    server.repositories["o/n"] = {"config.json": b"{}", "model.safetensors": LARGE}
+    server.most = SIZE // 2
+    found = listed("o/n")
+    with closing(hub.fetch(found)) as shares:
+        seen = [next(share for share in shares if share.done > SIZE // 4)]
+        server.go.set()
+        seen += shares
+    assert all(share.file == "model.safetensors" for share in seen)
+    assert {share.total for share in seen} == {len(LARGE)}
+    assert [share.done for share in seen] == sorted(share.done for share in seen)
+    assert hub.place(found).read_bytes() == LARGE
+
+
+def test_a_fetch_that_is_left_stops_and_goes_on_the_next_time(server, tmp_path):
+    server.repositories["o/n"] = {"config.json": b"{}", "model.safetensors": LARGE}
+    server.most = SIZE // 2
+    found = listed("o/n")
+    with closing(hub.fetch(found)) as shares:
+        next(share for share in shares if share.done > SIZE // 4)
+    assert server.fetched() == {"config.json", "model.safetensors"}
+    assert not list(tmp_path.rglob("model.safetensors"))
+    server.go.set()
+    [part] = tmp_path.rglob("*.triptych.incomplete")
+    until_free(part)
+    kept = part.stat().st_size
+    assert part.read_bytes() == LARGE[:kept]
+    assert SIZE // 4 < kept < len(LARGE)
+    server.asked.clear()
+    assert hub.place(found).read_bytes() == LARGE
+    assert [span for verb, path, span in server.asked if "/large/" in path] == [f"bytes={kept}-"]
+    assert not list(tmp_path.rglob("*.incomplete"))
+
+
+def until_free(part):
+    """Waits until a download that was left has ended."""
+    from huggingface_hub.utils import WeakFileLock
+
+    folder = part.parents[1]
+    with WeakFileLock(folder.parent / ".locks" / folder.name / f"{part.name.split('.')[0]}.lock", timeout=20):
+        pass
+
+
+def test_a_part_is_no_model_without_a_network(server, monkeypatch):
+    server.repositories["o/n"] = {**diffusers(), "unet/diffusion_pytorch_model.safetensors": LARGE}
+    found = listed("o/n")
+    server.most = SIZE // 2
+    with closing(hub.fetch(found)) as shares:
+        next(share for share in shares if share.done > SIZE // 4)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(hub.Unreachable, match="Nothing of o/n is in the cache"):
+        listed("o/n")
+    with pytest.raises(hub.Unreachable, match="Only a part of o/n is in the cache"):
+        hub.listed(found.pinned)
+
+
+def test_a_connection_that_breaks_is_made_again(server, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    server.cuts = [SIZE // 4, 0, 0, SIZE // 4]
+    assert place("o/n").read_bytes() == LARGE
+    spans = [span for _, path, span in server.asked if "/large/" in path]
+    assert len(spans) == 5
+    assert spans[0] == "bytes=0-"
+    assert spans[-1] > spans[1] > spans[0]
+
+
+def test_a_connection_that_breaks_and_begins_anew_is_no_mixture(server, monkeypatch):
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    server.ranges, server.cuts = False, [SIZE // 4]
+    assert place("o/n").read_bytes() == LARGE
+
+
+def test_a_connection_that_only_breaks_is_given_up(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(download, "PAUSE", 0.0)
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    server.cuts = [SIZE // 4] + [0] * 50
+    with pytest.raises(hub.Unreachable, match="no network to fetch o/n"):
+        place("o/n")
+    [part] = tmp_path.rglob("*.triptych.incomplete")
+    assert part.read_bytes() == LARGE[: SIZE // 4]
+
+
+def test_what_comes_damaged_is_not_kept(server, tmp_path):
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    server.damaged = True
+    with pytest.raises(WeightsError, match=r"model\.safetensors came damaged"):
+        place("o/n")
+    assert not list(tmp_path.rglob("*.incomplete"))
+    assert not list(tmp_path.rglob("model.safetensors"))
+    server.damaged = False
+    assert torch.equal(load_file(place("o/n"))["x"], torch.arange(SIZE // 4, dtype=torch.int32))
+
+
+def test_a_disk_with_too_little_room_is_told_before(server, monkeypatch):
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    usage = type("Usage", (), {"free": SIZE // 2})
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(WeightsError, match="the disk is full"):
+        place("o/n")
+    assert server.fetched() == set()
+
+
+def test_the_token_is_told_to_the_hub_alone(server, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    hub.look(listed("o/n"))
+    place("o/n")
+    assert server.known == {(False, "Bearer hf_secret"), (True, None)}
+
+
+def test_where_files_cannot_be_linked_none_is_kept_twice(server, monkeypatch, tmp_path):
+    monkeypatch.setattr(huggingface_hub.file_download, "are_symlinks_supported", lambda *_: False)
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    assert place("o/n").read_bytes() == LARGE
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 1.5 * SIZE
+
+
+def test_a_gated_file_is_told_before_it_is_fetched(server):
+    """As on the hub itself, where everybody may see the list of what is gated."""
+    server.repositories["o/n"] = {"model.safetensors": LARGE}
+    found = listed("o/n")
+    server.repositories["o/n"] = "GatedRepo"
+    with pytest.raises(WeightsError, match="o/n is gated: accept its terms"):
+        hub.look(found)
+    with pytest.raises(WeightsError, match="o/n is gated: accept its terms"):
+        next(hub.fetch(found))

@@ -8,11 +8,12 @@ from typing import Self, final
 from PIL import Image
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import BarColumn, TextColumn
+from rich.progress import Progress as Columns
 from rich.text import Text
 
 from triptych.service import Job
-from triptych.types import Artifact
+from triptych.types import Artifact, Progress
 
 __all__ = ["Bar", "halfblocks"]
 
@@ -25,7 +26,8 @@ class Bar:
 
     def __init__(self, console: Console) -> None:
         self._console, self._began, self._first = console, 0.0, 0
-        self._bar = Progress(
+        self._stage: tuple[float, float] | None = None  # without steps: when it was first seen, and how far it was
+        self._bar = Columns(
             TextColumn("{task.description}"),
             BarColumn(),
             TextColumn("{task.fields[told]}"),
@@ -56,8 +58,10 @@ class Bar:
             self._preview = now.preview
             self._picture = halfblocks(now.preview, min(WIDTH, self._console.width))
         done, total = round(now.fraction * now.steps * job.request.count), now.steps * job.request.count
-        fraction = (cell + now.fraction) / cells
-        told = self._told(done, total) if cells == 1 else self._share(fraction)
+        alone = now.fraction > 0 and not now.steps  # of a stage before the first step, which is no part of the whole
+        fraction = now.fraction if alone else (cell + now.fraction) / cells
+        self._stage = self._stage if alone else None
+        told = self._alone(now) if alone else self._told(done, total) if cells == 1 else self._share(fraction)
         stage = now.stage if cells == 1 else f"{cell + 1} of {cells}: {now.stage}"
         self._bar.update(self._task, completed=fraction, description=stage, told=told)
         self._live.update(self._shown())
@@ -72,19 +76,29 @@ class Bar:
         if done == self._first or not passed:
             return f"step {done}/{total}"
         speed = (done - self._first) / passed
-        left = round((total - done) / speed)
-        return f"step {done}/{total}, {speed:.3g} steps/s, {left // 60}:{left % 60:02} left"
+        return f"step {done}/{total}, {speed:.3g} steps/s, {_left((total - done) / speed)}"
+
+    def _alone(self, now: Progress) -> str:
+        """Time left of a stage without steps, by how it went since it was first seen."""
+        self._stage = self._stage or (time.monotonic(), now.fraction)
+        began, first = self._stage
+        if now.fraction <= first:
+            return ""
+        return _left((time.monotonic() - began) * (1 - now.fraction) / (now.fraction - first))
 
     def _share(self, fraction: float) -> str:
         """Time left, by the share of a grid that is done."""
         self._began = self._began or time.monotonic()
         if not fraction:
             return ""
-        left = round((time.monotonic() - self._began) * (1 - fraction) / fraction)
-        return f"{left // 60}:{left % 60:02} left"
+        return _left((time.monotonic() - self._began) * (1 - fraction) / fraction)
 
     def _shown(self) -> RenderableType:
         return Group(self._picture, self._bar)
+
+
+def _left(seconds: float) -> str:
+    return f"{round(seconds) // 60}:{round(seconds) % 60:02} left"
 
 
 def halfblocks(preview: Artifact, columns: int) -> Text:

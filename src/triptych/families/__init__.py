@@ -7,7 +7,7 @@ lie beside that module in a file of the same name that ends in .toml. Nothing of
 import hashlib
 import json
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
@@ -18,12 +18,15 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from triptych.errors import FileProblem, UnknownName, WeightsError
-from triptych.types import Axis, Card, Field
+from triptych.types import Axis, Card, Field, Request
 
 if TYPE_CHECKING:
     from triptych.model import Model
+    from triptych.weights.download import Share
+    from triptych.weights.files import Bundle
+    from triptych.weights.hub import Listing
 
-__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "card", "cards", "fingerprint", "load", "place"]
+__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "card", "cards", "fetch", "fingerprint", "here", "load", "place", "sources"]
 
 GROUP = "triptych.families"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin", ".gguf")  # what is meant as a file, whether or not it is there
@@ -47,9 +50,33 @@ SAMPLERS = (
     "ipndm",
     "lcm",
     "lms",
+    "pndm",
     "unipc",
 )
-SPACINGS = ("beta", "exponential", "karras", "lcm", "leading", "linspace", "sgm_uniform", "trailing", "uniform")
+SPACINGS = (
+    "align_your_steps",
+    "align_your_steps_xl",
+    "beta",
+    "ddim_uniform",
+    "exponential",
+    "karras",
+    "kl_optimal",
+    "lcm",
+    "lcm_first",
+    "leading",
+    "leading_first",
+    "leading_spare",
+    "leading_spare_first",
+    "linear_quadratic",
+    "linspace",
+    "linspace_spare",
+    "linspace_spare_first",
+    "sgm_uniform",
+    "simple",
+    "trailing",
+    "trailing_first",
+    "uniform",
+)
 NAMES = {"sampler": SAMPLERS, "spacing": SPACINGS}
 
 
@@ -68,7 +95,10 @@ def cards() -> Mapping[str, Card]:
 def card(name: str) -> Card:
     """The card of this name, or that of the weights at this place: a file, a folder, or a hub's OWNER/NAME.
 
-    The second is the card of the model that they are recognised as, under this name, with the place as its `source`.
+    The second is the card of the model that they are recognised as, under this name, with the place as its `source`. Of
+    a folder that says a scheduler, it walks by default as that does.
+    Of what lies on a hub the beginnings are read; no weights are fetched.
+
     Raises UnknownName, FileProblem, and WeightsError where something else lies there.
     """
     if name in cards():
@@ -76,21 +106,39 @@ def card(name: str) -> Card:
     path = Path(name).expanduser()
     if not path.exists() and "/" not in name and path.suffix not in WEIGHTS:
         raise UnknownName("model", name, cards())
-    where = place(name)
-    one = cards()[_kind(where, where.stat().st_mtime_ns)]
+    where = _here(name)
+    one = _kind_there(name) if where is None else _kind(where, where.stat().st_mtime_ns)
     return replace(one, name=name, settings={**one.settings, "source": str(path.absolute()) if path.exists() else name})
 
 
 @cache
-def _kind(path: Path, changed: int) -> str:
-    """The name of the card whose networks lie there, as names and shapes tell, or else a folder's own word.
+def _kind(path: Path, changed: int) -> Card:
+    """The card whose networks lie there, as names and shapes tell, or else a folder's own word, as its scheduler walks.
 
     changed: when, so that a job, which asks often, looks once.
     """
     from triptych.weights.files import open_bundle
+
+    return _suited(open_bundle(path))
+
+
+@cache
+def _kind_there(source: str) -> Card:
+    """The same of what a hub's name stands for."""
+    from triptych.weights import hub
+
+    return _suited(hub.look(_listed(source)))
+
+
+def _suited(bundle: "Bundle") -> Card:
+    from triptych.weights.schedulers import suited
+
+    return suited(cards()[_told(bundle)], bundle.configs.get("scheduler", {}))
+
+
+def _told(bundle: "Bundle") -> str:
     from triptych.weights.recognise import recognise
 
-    bundle = open_bundle(path)
     try:
         found = recognise(bundle)
     except WeightsError:
@@ -103,14 +151,14 @@ def _kind(path: Path, changed: int) -> str:
         raise WeightsError(found.refusal)
     if found.missing:
         raise WeightsError(
-            f"{path} lacks {', '.join(found.missing)}. Name a file or a folder that holds all of a model."
+            f"{bundle.where} lacks {', '.join(found.missing)}. Name a file or a folder that holds all of a model."
         )
     kind = "-".join(filter(None, (found.family, found.variant)))
     for one in cards().values():
         if one.settings.get("kind") == kind:
             return one.name
     here = ", ".join(sorted({one.settings["kind"] for one in cards().values() if "kind" in one.settings}))
-    raise WeightsError(f"{path} is {kind or found.kind}, which does not run here; what does: {here}.")
+    raise WeightsError(f"{bundle.where} is {kind or found.kind}, which does not run here; what does: {here}.")
 
 
 def load(card: Card, device: str, dtype: str) -> "Model":
@@ -118,6 +166,20 @@ def load(card: Card, device: str, dtype: str) -> "Model":
     module = import_module(_modules()[card.family])
     loaded: Model = module.load(card, device, dtype)
     return loaded
+
+
+def sources(card: Card, request: Request) -> list[str]:
+    """Where the weights lie that the request needs: the card's own, and those that its family finds named in it.
+
+    Raises InvalidField.
+    """
+    named: Callable[[Request], Sequence[str]] = getattr(import_module(_modules()[card.family]), "sources", _none)
+    return [*filter(None, [card.settings.get("source")]), *named(request)]
+
+
+def _none(request: Request) -> Sequence[str]:
+    """Of a family whose requests name no files."""
+    return ()
 
 
 def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
@@ -142,23 +204,54 @@ def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
 
 
 def place(source: str) -> Path:
-    """Where weights lie: a path, or what a hub's OWNER/NAME or OWNER/NAME/FILE was fetched to.
+    """Where weights lie: a path, or what a hub's OWNER/NAME or OWNER/NAME/FILE was, or now is, fetched to.
 
     Raises FileProblem where a file is meant that is not there, InvalidField, WeightsError.
     """
+    return _here(source) or _fetched(source)
+
+
+def here(card: Card) -> bool:
+    """Whether the card's own weights lie on this machine. Raises as `place`."""
+    source = card.settings.get("source")
+    if source is None or _here(source) is not None:
+        return True
+    from triptych.weights import hub
+
+    return hub.complete(_listed(source))
+
+
+def fetch(source: str) -> "Generator[Share, None, None]":
+    """Fetches what of a place lies on a hub only, and tells how far it is. Left early it stops. Raises as `place`."""
+    if _here(source) is None:
+        from triptych.weights import hub
+
+        yield from hub.fetch(_listed(source))
+
+
+def _here(source: str) -> Path | None:
+    """The path that is meant; None is a name of the hub. Raises FileProblem where a file is meant and not there."""
     path = Path(source).expanduser()
     if path.exists():
         return path
     if path.suffix in WEIGHTS and (path.is_absolute() or source.count("/") != 2):
         raise FileProblem(f"there is no file {path.absolute()}. Name one that is there, or a model: triptych models.")
-    return _fetched(source)
+    return None
 
 
 @cache
 def _fetched(source: str) -> Path:
     from triptych.weights import hub
 
-    return hub.fetch(hub.parse(source)).path
+    return hub.place(_listed(source))
+
+
+@cache
+def _listed(source: str) -> "Listing":
+    """What a hub's name stands for, the same as long as this process lives."""
+    from triptych.weights import hub
+
+    return hub.listed(hub.parse(source))
 
 
 def _shipped(card: Card) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What one ticket is on this machine: load, denoise, keep the latents, decode, encode. Blocking; lives in a thread."""
+"""What one ticket is on this machine: fetch, load, denoise, keep the latents, decode, encode. Blocks; for a thread."""
 
 import threading
 import time
@@ -9,17 +9,19 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from triptych import families, media
+from triptych.drawing import begin
 from triptych.engine.codec import Codec, latent_shape
-from triptych.engine.noise import SeededNoise
 from triptych.errors import Cancelled, GenerationError, InvalidField
 from triptych.media import audio, canvas, image
 from triptych.media import trace as traces
 from triptych.model import Model, decode, generate, prepared, walked
-from triptych.profiles import profile
+from triptych.profiles import drawing, profile
 from triptych.providers import pictures
 from triptych.providers.device import out_of_memory, pick_device, pick_dtype
+from triptych.providers.fetching import fetching
 from triptych.providers.latents import Group, Latents, groups
 from triptych.providers.recipe import recipe
 from triptych.types import Artifact, Card, Event, Progress, Request, Result
@@ -48,6 +50,7 @@ class Bench:
         Raises TriptychError; Cancelled within a step of `stop` being set.
         """
         device = pick_device(request.options["device"])
+        yield from fetching(families.card(request.model), request, stop)
         yield Progress(0.0, f"waiting for {device}")
         with self._held(device, stop), out_of_memory(), torch.no_grad():
             yield Progress(0.0, "loading")
@@ -184,7 +187,9 @@ class Run:
         slow = (time.monotonic() - began) * 3 * len(self.moments) > SLOWEST_TRACE
         show = traces.projected if slow else lambda x: self._seen(self.model.codec.decode(x.to(self.device)))
         shape = latent_shape(self.model.codec, self.model.card.lengths(self.request))
-        eps = still(SeededNoise([self.request.seed or 0]).draw(shape), self.model.codec)
+        asked = drawing(replace(self.request, count=1), self.model.codec.scale_factor)
+        noise = profile(self.request.options.get("profile")).noise(asked)
+        eps = still(begin(asked, noise, shape), self.model.codec)
         told = {**first.recipe, "role": "trace"}
         kind = self.request.options["trace"]
         return [traces.trace(kind, self.moments, self.model.denoiser.path, eps, show, told)]
@@ -280,7 +285,10 @@ class Preview:
         if not self._every or began < self._next:
             return None
         codec = self._model.codec
-        [picture] = media.look(self._model.card.media, codec.decode(still(x_0[:1], codec)), self._rate)
+        latents = still(x_0[:1], codec)
+        if {"height", "width"} <= {axis.name for axis in self._model.card.axes}:
+            latents = coarse(latents, 2 * PREVIEW // codec.scale_factor[-1])
+        [picture] = media.look(self._model.card.media, codec.decode(latents), self._rate)
         picture.thumbnail((PREVIEW, PREVIEW))
         data = image.encode(picture, "image/png", {})
         self._next = began + max(self._every, 5 * (time.monotonic() - began))
@@ -293,6 +301,13 @@ def still(latents: Tensor, codec: Codec) -> Tensor:
         return latents
     middle = latents.shape[2] // 2
     return latents[:, :, middle : middle + 1]
+
+
+def coarse(latents: Tensor, most: int) -> Tensor:
+    """Latents (B, C, *S, H, W), averaged so far that neither of H and W is more than `most`."""
+    height, width = latents.shape[-2:]
+    factor = -(-max(height, width) // most)
+    return interpolate(latents, (*latents.shape[2:-2], max(height // factor, 1), max(width // factor, 1)), mode="area")
 
 
 def warnings_of(card: Card, request: Request) -> list[str]:

@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any, final
 
 from triptych.errors import WeightsError
 from triptych.weights import header
-from triptych.weights.header import BITS, Entry
+from triptych.weights.header import BITS, INFINITE, Entry, Header
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Bundle", "Tensors", "find", "open_bundle", "open_tensors"]
+__all__ = ["Bundle", "Tensors", "find", "joined", "open_bundle", "open_tensors"]
 
 # Weights in folders as the libraries name them, with the variant: model.fp16.safetensors, model.safetensors.index.json
 STEM = "(?:diffusion_pytorch_model|model|pytorch_lora_weights|adapter_model)"
@@ -163,17 +163,21 @@ def open_bundle(path: Path, variant: str | None = None) -> Bundle:
 
 def open_tensors(path: Path, variant: str | None = None) -> Tensors:
     """The tensors of a file, an index of shards, or a folder with one set. Raises WeightsError."""
-    headers = {part: header.read(part) for part in find(path, variant)}
+    return joined(path, {part: header.read(part) for part in find(path, variant)})
+
+
+def joined(where: Path, headers: Mapping[Path, Header]) -> Tensors:
+    """The tensors of files by their headers. Raises WeightsError where a name is in two of them."""
     places: dict[str, tuple[Path, Entry]] = {}
     for part, found in headers.items():
         for name, entry in found.tensors.items():
             if name in places:
                 raise WeightsError(
-                    f"{path}: {name!r} is in {places[name][0].name} and in {part.name}; keep one of them."
+                    f"{where}: {name!r} is in {places[name][0].name} and in {part.name}; keep one of them."
                 )
             places[name] = (part, entry)
     metadata = {name: value for found in headers.values() for name, value in found.metadata.items()}
-    return Tensors(str(path), MappingProxyType(places), MappingProxyType(metadata))
+    return Tensors(str(where), MappingProxyType(places), MappingProxyType(metadata))
 
 
 def find(path: Path, variant: str | None = None) -> tuple[Path, ...]:
@@ -253,7 +257,7 @@ def _json(path: Path) -> dict[str, Any]:
             text = file.read(LONGEST + 1)
         if len(text) > LONGEST:
             raise ValueError(f"it is longer than {LONGEST} bytes")
-        table = header.parsed(text)
+        table = header.parsed(text, INFINITE)  # which schedulers of diffusers say
         if not isinstance(table, dict):
             raise ValueError("it is no JSON object")
     except (OSError, ValueError) as problem:

@@ -5,6 +5,7 @@ tensors cover without gap or overlap (https://github.com/huggingface/safetensors
 is believed before it is checked, and what is allocated is bounded by the longest header that is allowed.
 """
 
+import io
 import json
 import math
 import os
@@ -12,6 +13,7 @@ import stat
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from shlex import quote
@@ -20,12 +22,14 @@ from typing import Any, BinaryIO, final
 
 from triptych.errors import WeightsError
 
-__all__ = ["BITS", "LONGEST", "Entry", "Header", "parsed", "read"]
+__all__ = ["BITS", "INFINITE", "LONGEST", "Entry", "Header", "begun", "parsed", "read"]
 
 LONGEST = 25_000_000  # bytes of JSON; the hub reads no longer ones either, and SDXL's has 0.3 million
 PEEK = 4096  # bytes that tell what a file is
 RANK = 64  # axes that a tensor may have, as in torch
 LARGEST = 2**63  # numbers of a tensor, and bytes of a file
+NONE: Mapping[str, float] = MappingProxyType({})
+INFINITE: Mapping[str, float] = MappingProxyType({"Infinity": math.inf, "-Infinity": -math.inf})  # as Python writes it
 
 # Bits of a number of each dtype that the format names.
 BITS: Mapping[str, int] = MappingProxyType(
@@ -80,10 +84,18 @@ def read(path: Path) -> Header:
         raise WeightsError(f"cannot read {str(path)!r}: {reason}. Is the name right?") from problem
 
 
-def parsed(text: bytes) -> Any:
-    """JSON of a stranger: in UTF-8, no name twice, no NaN, no nesting that exhausts the stack. Raises ValueError."""
+def begun(data: bytes, path: Path, size: int) -> Header:
+    """The checked header of a file whose first bytes alone are at hand. path: its name; size: bytes of it all."""
+    return _read(io.BytesIO(data), path, size)
+
+
+def parsed(text: bytes, constants: Mapping[str, float] = NONE) -> Any:
+    """JSON of a stranger: in UTF-8, no name twice, no NaN, no nesting that exhausts the stack. Raises ValueError.
+
+    constants: words that stand for numbers nevertheless.
+    """
     try:
-        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=_no_number)
+        return json.loads(text.decode("utf-8"), object_pairs_hook=_once, parse_constant=partial(_number, constants))
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
@@ -164,8 +176,10 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return table
 
 
-def _no_number(text: str) -> None:
-    raise ValueError(f"{text} is no number")
+def _number(constants: Mapping[str, float], text: str) -> float:
+    if text not in constants:
+        raise ValueError(f"{text} is no number")
+    return constants[text]
 
 
 def _foreign(first: bytes, size: int, path: Path) -> str:

@@ -1,25 +1,31 @@
 """Weights from the Hugging Face hub: only the files that are needed, at one commit, from the cache where it has them.
 
-Where the cache lies, which token and which endpoint are used, and whether the network may be, is huggingface_hub's own
-affair (HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE).
+They are listed, looked at, for which the first bytes of each will do, and fetched, which tells how far it is. Where the
+cache lies, which token and which endpoint are used, and whether the network may be, is huggingface_hub's own affair
+(HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE).
 """
 
 import errno
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from triptych.errors import InvalidField, WeightsError
 from triptych.weights import header
-from triptych.weights.files import SHARDED, UNNEEDED, WHOLE
+from triptych.weights.download import Share, begin, download
+from triptych.weights.files import CONFIGS, SHARDED, UNNEEDED, WHOLE, Bundle, joined
+from triptych.weights.header import INFINITE, Header
 
-__all__ = ["Fetched", "Reference", "Unreachable", "fetch", "parse"]
+__all__ = ["Listing", "Reference", "Unreachable", "complete", "fetch", "listed", "look", "parse", "place"]
 
 FORM = "owner/name, owner/name@revision or owner/name/file.safetensors"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
+WEIGHTS = ".safetensors"
+INDEX = "model_index.json"
+FIRST = 256 * 1024  # bytes of a file of weights that are asked for at first; the headers of most are shorter
 
 
 @final
@@ -38,10 +44,10 @@ class Reference:
 
 @final
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What lies here now. path: the file or folder; pinned: the reference at its commit, for the recipe."""
+class Listing:
+    """What a name stands for. pinned: the reference at its commit, for the recipe; files: that make the model."""
 
-    path: Path
+    reference: Reference
     pinned: Reference
     files: tuple[str, ...]
 
@@ -58,33 +64,86 @@ def parse(text: str) -> Reference:
     return Reference("/".join(parts[:2]), revision or None, "/".join(parts[2:]) or None)
 
 
-def fetch(reference: Reference, variant: str | None = None) -> Fetched:
-    """Downloads what is not in the cache yet. variant: like "fp16", taken for each part that comes in it.
+def listed(reference: Reference, variant: str | None = None) -> Listing:
+    """The files that are needed. variant: like "fp16", taken for each part that comes in it. Fetches tables alone.
 
-    Raises WeightsError that says what to do: gated, not found, no network, disk full, no such variant.
+    Raises WeightsError that says what to do: gated, not found, no network, no such variant.
     """
-    if reference.file is not None:
-        path = _downloaded(reference, reference.file)
-        commit = path.parents[reference.file.count("/")].name
-        return Fetched(path, replace(reference, revision=commit), (reference.file,))
-    commit, names = _listed(reference)
+    commit, names, offline = _names(reference)
     pinned = replace(reference, revision=commit)
-    wanted = _wanted(pinned, names, variant)
-    places = [_downloaded(pinned, name) for name in wanted]
-    _downloaded(reference, wanted[0])  # by its own name too, so that the cache knows without a network what that is
-    whole = "model_index.json" in wanted or any(SHARDED.fullmatch(name) for name in wanted)
-    return Fetched(places[0].parent if whole else places[-1], pinned, wanted)
+    try:
+        files = _wanted(pinned, names, variant) if reference.file is None else (reference.file,)
+        if reference.file not in (None, *names):
+            raise _nothing(reference)
+        if offline is not None:
+            _check_whole(files)
+    except WeightsError as problem:
+        if offline is None:
+            raise
+        raise Unreachable(f"{offline} Only a part of {reference.repository} is in the cache.") from problem
+    return Listing(reference, pinned, files)
+
+
+def look(listing: Listing) -> Bundle:
+    """What it is, told by the headers of its weights and the small files beside them. Fetches no weight.
+
+    Its tensors can be named and measured, not read. Raises WeightsError, as `listed` does and of broken files.
+    """
+    pinned, root = listing.pinned, Path(listing.pinned.repository)
+    headers, configs = dict[str, dict[Path, Header]](), dict[str, Mapping[str, Any]]()
+    for name in listing.files:
+        folder, _, file = name.rpartition("/")
+        if pinned.file or name.endswith(WEIGHTS):
+            headers.setdefault("" if pinned.file else folder, {})[root / name] = _header(pinned, root / name, name)
+        elif file in (*CONFIGS, INDEX):
+            configs.setdefault(folder, _table(pinned, name))
+    sets = {folder: joined(root / folder, found) for folder, found in headers.items()}
+    return Bundle(root / (pinned.file or ""), sets, {"": {}, **configs})
+
+
+def complete(listing: Listing) -> bool:
+    """Whether all of it lies in the cache."""
+    return all(_cached(listing.pinned, name) is not None for name in listing.files)
+
+
+def fetch(listing: Listing) -> Iterator[Share]:
+    """Downloads what is not in the cache yet, and tells how far it is. Left early it stops, to go on the next time.
+
+    Raises WeightsError that says what to do: as `listed`, and where the disk is full or a file came damaged.
+    """
+    from huggingface_hub import hf_hub_url
+
+    pinned, files = listing.pinned, listing.files
+    missing = [name for name in files if _cached(pinned, name) is None]
+    large = [name for name in missing if not name.endswith(".json")]
+    for name in missing:
+        if name not in large:
+            _downloaded(pinned, name)
+    with _explained(pinned):
+        urls = {name: hf_hub_url(pinned.repository, name, revision=pinned.revision) for name in large}
+        yield from download(pinned.repository, urls, lambda name: _downloaded(pinned, name))
+    if _cached(listing.reference, files[0]) != _cached(pinned, files[0]):
+        _downloaded(listing.reference, files[0])  # so that the cache knows without a network what the name stands for
+
+
+def place(listing: Listing) -> Path:
+    """The file, or the folder, where it lies; what is not in the cache yet is fetched. Raises WeightsError."""
+    for _ in fetch(listing):
+        pass
+    pinned, files = listing.pinned, listing.files
+    whole = pinned.file is None and (INDEX in files or any(SHARDED.fullmatch(name) for name in files))
+    return _downloaded(pinned, files[0]).parent if whole else _downloaded(pinned, files[-1])
 
 
 def _wanted(pinned: Reference, names: Sequence[str], variant: str | None) -> tuple[str, ...]:
     """The files that make the model: of a diffusers folder its parts, else the one set of weights at the top."""
-    if "model_index.json" not in names:
+    if INDEX not in names:
         top = [name for name in names if "/" not in name]
         config = [name for name in ("config.json",) if name in top]
         return (*config, *_weights(pinned, top, variant))
-    index = _table(pinned, "model_index.json")
+    index = _table(pinned, INDEX)
     folders = [name for name, told in index.items() if isinstance(told, list) and told and told[0] is not None]
-    chosen = ["model_index.json"]
+    chosen = [INDEX]
     found = False
     for folder in (name for name in folders if name not in UNNEEDED):
         inside = [name.removeprefix(f"{folder}/") for name in names if name.startswith(f"{folder}/")]
@@ -97,6 +156,13 @@ def _wanted(pinned: Reference, names: Sequence[str], variant: str | None) -> tup
     if variant is not None and not found:
         raise WeightsError(f"{pinned.repository} has no part in the variant {variant!r}. Leave the variant out.")
     return tuple(chosen)
+
+
+def _check_whole(files: Sequence[str]) -> None:
+    """Of what lies in the cache: a part that has a configuration there and no weights was not fetched to the end."""
+    folders = {name.rpartition("/")[0] for name in files if name.endswith("/config.json")}
+    if lacking := folders - {name.rpartition("/")[0] for name in files if name.endswith(WEIGHTS)}:
+        raise WeightsError(f"the weights are missing of {_some(sorted(lacking))}.")
 
 
 def _weights(pinned: Reference, names: Sequence[str], variant: str | None, folder: str = "") -> tuple[str, ...]:
@@ -139,34 +205,76 @@ def _variants(names: Iterable[str]) -> dict[str, str]:
 
 def _table(pinned: Reference, name: str) -> dict[str, object]:
     try:
-        table = header.parsed(_downloaded(pinned, name).read_bytes())
+        table = header.parsed(_downloaded(pinned, name).read_bytes(), INFINITE)
     except (OSError, ValueError) as problem:
         raise WeightsError(f"{pinned.repository}/{name} cannot be read: {problem}.") from problem
     return table if isinstance(table, dict) else {}
 
 
-def _listed(reference: Reference) -> tuple[str, list[str]]:
-    """The commit that the revision stands for, and the files there; of the cache where there is no network."""
+def _header(pinned: Reference, path: Path, name: str) -> Header:
+    """The header of a file in the cache, or of the hub's own. path: what it is called in messages."""
+    from huggingface_hub import hf_hub_url
+
+    if here := _cached(pinned, name):
+        return header.read(here)
+    with _explained(replace(pinned, file=name)):
+        url = hf_hub_url(pinned.repository, name, revision=pinned.revision)
+        data, size = begin(url, FIRST)
+        length = 8 + int.from_bytes(data[:8], "little")
+        if len(data) < length <= 8 + header.LONGEST:
+            data, size = begin(url, length)
+    return header.begun(data, path, size)
+
+
+def _names(reference: Reference) -> "tuple[str, list[str], Unreachable | None]":
+    """The commit that the revision stands for, and the files there; of the cache where there is no network, and why."""
     from huggingface_hub import HfApi, snapshot_download
 
     try:
         with _explained(reference):
             told = HfApi().model_info(reference.repository, revision=reference.revision)
-            return str(told.sha), [file.rfilename for file in told.siblings or ()]
+            return str(told.sha), [file.rfilename for file in told.siblings or ()], None
     except Unreachable as problem:
-        try:
-            folder = snapshot_download(reference.repository, revision=reference.revision, local_files_only=True)
-        except OSError:
-            raise Unreachable(f"{problem} Nothing of {reference.repository} is in the cache.") from problem
-    place = Path(folder)
-    return place.name, sorted(path.relative_to(place).as_posix() for path in place.rglob("*") if path.is_file())
+        offline = problem
+    try:
+        place = Path(snapshot_download(reference.repository, revision=reference.revision, local_files_only=True))
+    except OSError:
+        raise Unreachable(f"{offline} Nothing of {reference.repository} is in the cache.") from offline
+    return place.name, sorted(p.relative_to(place).as_posix() for p in place.rglob("*") if p.is_file()), offline
+
+
+def _cached(pinned: Reference, name: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(pinned.repository, name, revision=pinned.revision)
+    return Path(found) if isinstance(found, str) else None
 
 
 def _downloaded(pinned: Reference, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    with _explained(pinned):
+    with _explained(replace(pinned, file=name)), _quietly():
         return Path(hf_hub_download(pinned.repository, name, revision=pinned.revision))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Without the library's own bars on the terminal, unless somebody has said whether they want them."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]  # told to import, not to mypy
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if constants.HF_HUB_DISABLE_PROGRESS_BARS is not None or are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
 
 
 @final
@@ -194,14 +302,18 @@ def _explained(reference: Reference) -> Iterator[None]:
             "hf auth login, or set HF_TOKEN."
         ) from problem
     except errors.RemoteEntryNotFoundError as problem:
-        where = f"https://huggingface.co/{reference.repository}/tree/{reference.revision or 'main'}"
-        raise WeightsError(f"the hub has no {reference}. What there is: {where}") from problem
+        raise _nothing(reference) from problem
     except errors.HfHubHTTPError as problem:
         raise Unreachable(f"the hub answers {problem.response.status_code} for {reference}. Try later.") from problem
     except errors.HFValidationError as problem:
         raise InvalidField("model", str(reference), FORM) from problem
     except (errors.EntryNotFoundError, OSError, errors.HTTPError) as problem:  # type: ignore[attr-defined]  # of its client
         raise _system(problem, reference) from problem
+
+
+def _nothing(reference: Reference) -> WeightsError:
+    where = f"https://huggingface.co/{reference.repository}/tree/{reference.revision or 'main'}"
+    return WeightsError(f"the hub has no {reference}. What there is: {where}")
 
 
 def _system(problem: Exception, reference: Reference) -> WeightsError:
