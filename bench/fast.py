@@ -1,12 +1,15 @@
-"""Step caching (`fast`): how much less time a walk takes, and how far from the exact one it ends.
+"""The faster ways (`fast`, `merge`, a guidance interval): how much less time they take, how far from exact they are.
 
-    python bench/fast.py [mini] [sd15] [--every 2 3 4] [--prompts 20] [--steps 25] [--side 256] [--json FILE]
+    python bench/fast.py [mini] [sd15] [merge15] [mergexl] [--every 2 3 4] [--prompts 20] [--steps 25] [--side 256]
+        [--runs 5] [--json FILE]
 
 "mini": mini-image with its shipped weights, default settings, a walk and its decoding; PSNR between decoded pictures.
-Beside it stand walks of as many steps as are full, which anybody can have without `fast`. "sd15": the U-Net of Stable
-Diffusion 1.5 at full width, guided, PSNR between latents over their own range. Its weights are random here: the time is
-that of the published ones, the PSNR says little about them. Every way takes its turn for each prompt, in one process;
-times are CPU seconds, ratios medians of ratios within a prompt.
+Beside it stand walks of as many steps as are full, which anybody can have without `fast`, and guidance in a part of the
+walk. "sd15": the U-Net of Stable Diffusion 1.5 at full width, guided, PSNR between latents over their own range.
+"merge15", "mergexl": one step of it at 512 px and of SDXL's at 1024 px, in bfloat16, a share of the finest places
+merged; PSNR of what the network says over its own range. Weights are random in these three: the time is that of the
+published ones, the PSNR says little about them. Every way takes its turn for each prompt or run, in one process; times
+are CPU seconds, ratios medians of ratios within a prompt or run.
 """
 
 import argparse
@@ -26,7 +29,7 @@ from triptych.engine.denoiser import NetworkDenoiser, noise_target
 from triptych.engine.guidance import ClassifierFree
 from triptych.engine.nets import ldm
 from triptych.engine.nets.fast import Fast
-from triptych.engine.nets.ldm import LatentUNet
+from triptych.engine.nets.ldm import LatentUNet, Shape
 from triptych.engine.path import Discrete, scaled_linear_betas
 from triptych.engine.samplers import SAMPLERS
 from triptych.engine.spacing import SPACINGS
@@ -39,6 +42,9 @@ PROMPTS = (
     "a lion", "an umbrella in the rain", "a purple octopus", "a cup of coffee", "a house with a garden", "a bee",
     "a smiling face with glasses",
 )  # fmt: skip
+WHAT = ("mini", "sd15", "merge15", "mergexl")
+PARTS = ((0.0, 0.5), (0.0, 0.8), (0.2, 1.0), (0.1, 0.8))  # of the walk, where guidance acts
+SHARES = (0.25, 0.5, 0.75)
 Way = Callable[[], Tensor]
 
 
@@ -83,8 +89,8 @@ def mini(every: Sequence[int], prompts: int) -> dict[str, dict[str, float]]:
     card = families.cards()["mini-image"]
     model = families.load(card, "cpu", "float32")
 
-    def way(prompt: str, seed: int, steps: int, fast: int) -> Way:
-        request = card.resolve(Request(card.name, prompt, seed=seed, steps=steps, options={"fast": fast}))
+    def way(prompt: str, seed: int, steps: int, **options: float) -> Way:
+        request = card.resolve(Request(card.name, prompt, seed=seed, steps=steps, options=options))
 
         def run() -> Tensor:
             *_, last = generate(prepared(model, request, {}), request)
@@ -94,11 +100,15 @@ def mini(every: Sequence[int], prompts: int) -> dict[str, dict[str, float]]:
 
     steps = card.fields["steps"].default
     pairs: dict[str, list[tuple[float, float]]] = {}
-    taken(way(PROMPTS[0], 0, steps, 1))
+    taken(way(PROMPTS[0], 0, steps))
     for seed, prompt in enumerate(PROMPTS[:prompts]):
-        ways = {f"fast {n}": way(prompt, seed, steps, n) for n in every}
-        ways |= {f"{full(steps, n)} of {steps} steps": way(prompt, seed, full(steps, n), 1) for n in every}
-        for name, ratio, kept in compared(way(prompt, seed, steps, 1), ways, lambda _: 2.0):
+        ways = {f"fast {n}": way(prompt, seed, steps, fast=n) for n in every}
+        ways |= {f"{full(steps, n)} of {steps} steps": way(prompt, seed, full(steps, n)) for n in every}
+        ways |= {
+            f"guided from {start:g} to {stop:g}": way(prompt, seed, steps, guidance_start=start, guidance_stop=stop)
+            for start, stop in PARTS
+        }
+        for name, ratio, kept in compared(way(prompt, seed, steps), ways, lambda _: 2.0):
             pairs.setdefault(name, []).append((ratio, kept))
     return {name: told(found) for name, found in pairs.items()}
 
@@ -138,13 +148,44 @@ def sd15(every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, flo
     return {name: told([(ratio, kept)]) for name, ratio, kept in found}
 
 
+def merged(shape: Shape, side: int, runs: int) -> dict[str, dict[str, float]]:
+    torch.manual_seed(0)
+    with torch.device("meta"):
+        network = LatentUNet(shape)
+    network = randomised(network.to(torch.bfloat16).to_empty(device="cpu"))
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    vector = None if shape.vector is None else torch.randn(1, shape.vector)
+    cond = Conditioning(tokens=torch.randn(1, 77, shape.context), vector=vector)
+    x = torch.randn(1, 4, side // 8, side // 8)
+
+    def way(share: float) -> Way:
+        def run() -> Tensor:
+            network.merge(share)
+            return network(x, torch.tensor([500.0]), cond).float()
+
+        return run
+
+    exact = taken(way(0.0))[1]
+    pairs: dict[str, list[tuple[float, float]]] = {}
+    seconds = []
+    for _ in range(runs):
+        base, _ = taken(way(0.0))
+        seconds.append(base)
+        for share in SHARES:
+            other, found = taken(way(share))
+            kept = psnr(found, exact, float(exact.max() - exact.min()))
+            pairs.setdefault(f"merge {share:g}", []).append((base / other, kept))
+    return {"exact": {"seconds": round(statistics.median(seconds), 2)}} | {n: told(found) for n, found in pairs.items()}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["mini", "sd15"], choices=["mini", "sd15"])
+    parser.add_argument("what", nargs="*", default=list(WHAT), choices=WHAT)
     parser.add_argument("--every", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--steps", type=int, default=25, help="of sd15")
     parser.add_argument("--side", type=int, default=256, help="of sd15, in pixels")
+    parser.add_argument("--runs", type=int, default=5, help="of each step that is merged")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     figures: dict[str, object] = {"threads": torch.get_num_threads()}
@@ -152,6 +193,10 @@ def main() -> None:
         figures["mini"] = mini(asked.every, asked.prompts)
     if "sd15" in asked.what:
         figures["sd15, random weights"] = sd15(asked.every, asked.steps, asked.side)
+    if "merge15" in asked.what:
+        figures["sd15, 512 px, one step, random weights"] = merged(ldm.SD15, 512, asked.runs)
+    if "mergexl" in asked.what:
+        figures["sdxl, 1024 px, one step, random weights"] = merged(ldm.SDXL, 1024, asked.runs)
     text = json.dumps(figures, indent=2)
     print(text)
     if asked.json:

@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from triptych.calibration import calibrate
     from triptych.client import Handle, Made, Media, again, load, models, recipe
     from triptych.errors import TriptychError
     from triptych.grids import Grid, grid
@@ -28,6 +29,7 @@ __all__ = [
     "TriptychError",
     "__version__",
     "again",
+    "calibrate",
     "grid",
     "load",
     "models",
@@ -38,6 +40,7 @@ PLACES = {
     **dict.fromkeys(("Handle", "Made", "Media", "again", "load", "models", "recipe"), "triptych.client"),
     **dict.fromkeys(("Artifact", "Card", "Progress", "Request"), "triptych.types"),
     **dict.fromkeys(("Grid", "grid"), "triptych.grids"),
+    "calibrate": "triptych.calibration",
     "TriptychError": "triptych.errors",
 }
 

@@ -1,52 +1,21 @@
-"""How often a deep part is computed: as the request says, or by what was measured."""
-
-from dataclasses import replace
+"""How often a deep part is computed: as the request says."""
 
 import pytest
 import torch
 
-from triptych.errors import InvalidField
 from triptych.families import cards, load
-from triptych.families.fast import every
 from triptych.model import generate, prepared
+from triptych.providers.drift import EXACT
 from triptych.types import Request
 
 MEASURED = [name for name, card in cards().items() if "drift" in card.settings]
 
 
-@pytest.fixture
-def card():
-    """A card of which was measured what is made up here."""
-    card = cards()["mini-image"]
-    return replace(card, settings={**card.settings, "drift": [[2, 40.0], [3, 30.0], [4, 25.0]]})
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [
-        ({}, 1),
-        ({"fast": 3}, 3),
-        ({"max_drift": 50.0}, 1),
-        ({"max_drift": 40.0}, 2),
-        ({"max_drift": 26.0}, 3),
-        ({"max_drift": 0.0}, 4),
-        ({"fast": 1, "max_drift": 31.0}, 2),
-    ],
-)
-def test_what_is_asked(card, options, expected):
-    assert every(card, card.resolve(Request(card.name, "a red heart", options=options))) == expected
-
-
-def test_only_one_of_them_is_told(card):
-    with pytest.raises(InvalidField, match="max_drift chooses fast"):
-        every(card, card.resolve(Request(card.name, "a red heart", options={"fast": 2, "max_drift": 30.0})))
-
-
 @pytest.mark.parametrize("name", cards())
-def test_a_drift_is_bounded_only_where_it_was_measured(name):
-    card = cards()[name]
-    assert ("max_drift" in card.fields) == ("drift" in card.settings)
-    assert "fast" in card.fields or "max_drift" not in card.fields
+def test_exact_is_the_default(name):
+    for option, exact in EXACT.items():
+        if option in cards()[name].fields:
+            assert cards()[name].fields[option].default == exact
 
 
 @pytest.mark.parametrize("name", MEASURED)

@@ -10,11 +10,13 @@ from itertools import pairwise
 
 import numpy
 import pytest
+import torch
 from PIL import Image
 
 from triptych import families
 from triptych.errors import BrokenResult, Cancelled, FileProblem, GenerationError, InvalidField, NotFinite, UnknownName
 from triptych.media import image, read_recipe
+from triptych.providers import work
 from triptych.providers.local import OPTIONS, Local
 from triptych.types import Artifact, Progress, Request, Result
 
@@ -301,6 +303,13 @@ def test_waiting_for_the_device_can_be_cancelled(local):
         assert stages == ["waiting for cpu"]
 
     asyncio.run(story())
+
+
+def test_previews_of_large_pictures_are_decoded_from_averaged_latents():
+    latents = torch.arange(2 * 8 * 12.0).reshape(1, 2, 8, 12)
+    assert torch.equal(work.coarse(latents, 12), latents)
+    assert torch.equal(work.coarse(latents, 6), torch.nn.functional.avg_pool2d(latents, 2))
+    assert work.coarse(torch.ones(1, 3, 1, 4, 64), 8).shape == (1, 3, 1, 1, 8)
 
 
 def test_previews_come_when_asked_for_and_not_otherwise(local):

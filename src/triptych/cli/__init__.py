@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from triptych.cli import again, grid, inspect, look, make, resume, train
+from triptych.cli import again, calibrate, grid, inspect, look, make, resume, train
 from triptych.errors import Cancelled, TriptychError
 
 __all__ = ["app", "run"]
@@ -23,7 +23,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (make.make, grid.grid, look.models, again.again, look.show, inspect.inspect, resume.resume, train.train):
+COMMANDS = (
+    make.make,
+    grid.grid,
+    look.models,
+    again.again,
+    look.show,
+    inspect.inspect,
+    calibrate.calibrate,
+    resume.resume,
+    train.train,
+)
+for command in COMMANDS:
     app.command()(command)
 
 # Typer carries its own copy of click in some versions and imports click in others; either way this is what every

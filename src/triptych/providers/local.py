@@ -3,7 +3,7 @@
 import asyncio
 import secrets
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, final
 from triptych import families
 from triptych.errors import InvalidField
 from triptych.media import image
-from triptych.providers import Price, pictures
+from triptych.providers import Price, drift, pictures
 from triptych.providers.latents import Latents
-from triptych.types import Card, Event, Field, Request, Ticket
+from triptych.types import Card, Event, Field, Request, Result, Ticket
 
 if TYPE_CHECKING:
     from triptych.providers.work import Bench
@@ -39,9 +39,11 @@ class Local:
 
     name = "local"
 
-    def __init__(self, folder: Path) -> None:
-        """folder: where latents wait until they are decoded."""
+    def __init__(self, folder: Path, measured: Path | None = None) -> None:
+        """folder: where latents wait until they are decoded; measured: where tables of drift are, if anywhere."""
         self._folder = folder
+        self._drift = drift.Tables(measured)
+        self._warnings: dict[str, Sequence[str]] = {}  # by ticket: what is told with its result
         self._bench: Bench | None = None
         self._stops: dict[str, threading.Event] = {}
 
@@ -58,7 +60,11 @@ class Local:
 
     async def submit(self, request: Request) -> Ticket:
         """Raises InvalidField, or FileProblem where an input is no picture."""
-        return Ticket(self.name, self._resolve(request), secrets.token_hex(8))
+        resolved, warnings = self._resolve(request)
+        ticket = Ticket(self.name, resolved, secrets.token_hex(8))
+        if warnings:
+            self._warnings[ticket.remote_id] = warnings
+        return ticket
 
     async def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
         """Runs what is left to do of the ticket. Raises TriptychError."""
@@ -70,6 +76,8 @@ class Local:
             while (event := await events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
+                if isinstance(event, Result):
+                    event = replace(event, warnings=(*self._warnings.get(ticket.remote_id, ()), *event.warnings))
                 yield event
         finally:
             stop.set()
@@ -84,6 +92,7 @@ class Local:
 
     async def forget(self, ticket: Ticket) -> None:
         self._latents(ticket).remove()
+        self._warnings.pop(ticket.remote_id, None)
 
     def _latents(self, ticket: Ticket) -> Latents:
         return Latents(self._folder / ticket.remote_id)
@@ -108,16 +117,18 @@ class Local:
         with suppress(RuntimeError):  # nobody is left to hear it
             loop.call_soon_threadsafe(events.put_nowait, last)
 
-    def _resolve(self, request: Request) -> Request:
+    def _resolve(self, request: Request) -> tuple[Request, Sequence[str]]:
+        """The request with all that it did not say, and what has to be said of that."""
         card = self.card(request.model)
         resolved = pictures.settled(card, card.resolve(_sized(card, request)))
         if "mask" in resolved.inputs and "init" not in resolved.inputs:
             raise InvalidField("mask", "a file", "only beside an init", "Give the picture that is to change as init.")
-        return replace(resolved, seed=_seed(resolved))
+        settled, warnings = self._drift.settled(card, resolved)
+        return replace(settled, seed=_seed(settled)), warnings
 
 
 def _local(card: Card) -> Card:
-    return replace(card, fields={**OPTIONS, **pictures.fields(card), **card.fields})
+    return replace(card, fields={**OPTIONS, **pictures.fields(card), **drift.fields(card), **card.fields})
 
 
 def _sized(card: Card, request: Request) -> Request:

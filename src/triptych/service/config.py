@@ -38,6 +38,11 @@ class Config:
         return self.data / "training"
 
     @property
+    def drift(self) -> Path:
+        """What `calibrate` measured."""
+        return self.data / "drift"
+
+    @property
     def logs(self) -> Path:
         """Tracebacks of what nobody expected."""
         return self.data / "logs"

@@ -23,6 +23,7 @@ from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.attention import attention
 from triptych.engine.nets.fast import Inner, computed
 from triptych.engine.nets.layers import sines, zeroed
+from triptych.engine.nets.merge import Merging
 
 __all__ = [
     "REFINER",
@@ -78,6 +79,12 @@ class LatentUNet(nn.Module):
             nn.SiLU(inplace=True),
             zeroed(nn.Conv2d(shape.width, shape.out_channels, 3, padding=1)),
         )
+
+    def merge(self, share: float) -> None:
+        """From now on this share of the places of the finest transformers is merged for attention among places."""
+        for way in (self.input_blocks, reversed(self.output_blocks)):
+            for transformer in _finest(way):
+                transformer.share = share
 
     def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, control: Iterable[Tensor] = ()) -> Tensor:
         """x (B, C, H, W), timestep (B,) in [0, 1000] -> (B, out_channels, H, W) in the network's dtype.
@@ -199,13 +206,19 @@ class TransformerBlock(nn.Module):
         self._kept: MutableMapping[Tensor, tuple[int, tuple[Tensor, Tensor]]] = WeakTensorKeyDictionary()
         self.register_load_state_dict_post_hook(_forget)  # type: ignore[no-untyped-call]
 
-    def forward(self, x: Tensor, cond: Conditioning) -> Tensor:
-        """x (B, H W, width) -> the same shape."""
-        h = self.norm1(x)
-        x = self.attn1(h, self.attn1.told(h)).add_(x)
+    def forward(self, x: Tensor, cond: Conditioning, size: Sequence[int], share: float = 0) -> Tensor:
+        """x (B, H W, width), size (H, W), share: of the places that are merged where they are attended to -> as x."""
+        x = self._among(self.norm1(x), size, share).add_(x)
         x = self.attn2(self.norm2(x), self._told(cond, x.dtype), cond.mask).add_(x)
         out: Tensor = self.ff(self.norm3(x)).add_(x)
         return out
+
+    def _among(self, h: Tensor, size: Sequence[int], share: float) -> Tensor:
+        if share:
+            merging = Merging.of(h, size, share)
+            h = merging.merged(h)
+        out: Tensor = self.attn1(h, self.attn1.told(h))
+        return merging.parted(out) if share else out
 
     def _told(self, cond: Conditioning, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         assert cond.tokens is not None, "this network attends to tokens"
@@ -224,10 +237,11 @@ def _forget(block: TransformerBlock, keys: object) -> None:
 
 
 class SpatialTransformer(nn.Module):
-    """Transformer blocks over the places of a latent, beside a skip."""
+    """Transformer blocks over the places of a latent, beside a skip. share: of the places, see `LatentUNet.merge`."""
 
     def __init__(self, width: int, depth: int, shape: Shape) -> None:
         super().__init__()
+        self.share = 0.0
         heads = width // HEAD_WIDTH if shape.heads is None else shape.heads
         self.norm = nn.GroupNorm(GROUPS, width, eps=1e-6)
         self.proj_in, self.proj_out = nn.Linear(width, width), zeroed(nn.Linear(width, width))
@@ -237,7 +251,7 @@ class SpatialTransformer(nn.Module):
         """x (B, width, H, W) -> the same shape."""
         h = self.proj_in(rearrange(self.norm(x), "b c h w -> b (h w) c"))
         for block in self.transformer_blocks:
-            h = block(h, cond)
+            h = block(h, cond, x.shape[2:], self.share)
         out: Tensor = rearrange(self.proj_out(h), "b (h w) c -> b c h w", h=x.shape[2])
         out += x
         return out
@@ -333,6 +347,16 @@ def descend(blocks: nn.ModuleList, h: Tensor, embedding: Tensor, cond: Condition
     for block in islice(blocks, 1, None):
         h = block(h, embedding, cond)
         yield h
+
+
+def _finest(way: Iterable[nn.Module]) -> list[SpatialTransformer]:
+    """The transformers where there are the most places; way: stages from the finest level on."""
+    found = list[SpatialTransformer]()
+    for stage in way:
+        if found and any(isinstance(layer, Downsample | Upsample) for layer in stage.children()):
+            break
+        found += [layer for layer in stage.children() if isinstance(layer, SpatialTransformer)]
+    return found
 
 
 def _added(left: Sequence[Tensor], changes: Iterator[Tensor]) -> list[Tensor]:
