@@ -331,7 +331,7 @@ def test_help(capsys, arguments):
 
 
 OPTIONS = """model image video audio out seed steps guidance sampler spacing negative size duration fps count init
-strength mask extend hires lora profile fast device dtype preview json trace option"""
+strength mask extend hires lora profile fast memory device dtype preview json trace option"""
 
 
 def test_every_option_is_explained(capsys):

@@ -10,28 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, final
 import typer
 from typer import Argument, Option
 
-from triptych.cli.options import (
-    Device,
-    Dtype,
-    Extend,
-    Guidance,
-    Hires,
-    HiresSteps,
-    HiresStrength,
-    Init,
-    Json,
-    Mask,
-    Named,
-    Negative,
-    Out,
-    Sampler,
-    Seed,
-    Size,
-    Spacing,
-    Steps,
-    Strength,
-    Which,
-)
+from triptych.cli.flags import PICTURE, flagged
+from triptych.cli.options import Json, Named, Out, Which
 from triptych.errors import RequestError
 
 if TYPE_CHECKING:
@@ -46,6 +26,7 @@ NUMBER = r"-?[\w.]+"  # what may stand in a file's name as it is
 X = 'Columns: a field and its values, like steps=10,20; texts are parted by |: prompt="cat|dog" replaces cat by dog'
 
 
+@flagged(*PICTURE)
 def grid(
     prompt: Annotated[str | None, Argument(help="What to make")] = None,
     x: Annotated[str | None, Option("--x", metavar=AXIS, help=X)] = None,
@@ -55,24 +36,10 @@ def grid(
     again: Annotated[Path | None, Option(metavar="FILE", help="Make the grid of this sheet once more")] = None,
     model: Which = None,
     out: Out = None,
-    seed: Seed = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    sampler: Sampler = None,
-    spacing: Spacing = None,
-    negative: Negative = None,
-    size: Size = None,
-    init: Init = None,
-    strength: Strength = None,
-    mask: Mask = None,
-    extend: Extend = None,
-    hires: Hires = None,
-    hires_strength: HiresStrength = None,
-    hires_steps: HiresSteps = None,
-    device: Device = None,
-    dtype: Dtype = None,
     as_json: Json = False,
     option: Named = None,
+    *,
+    said: dict[str, Any],
 ) -> None:
     """Make a grid of pictures, one for every combination of the values along its axes.
 
@@ -83,10 +50,6 @@ def grid(
     from triptych.cli import options
 
     service = client.shared()
-    said: dict[str, Any] = {"seed": seed, "steps": steps, "guidance_scale": guidance, "sampler": sampler}
-    said |= {"spacing": spacing, "negative_prompt": negative, "init": init, "strength": strength, "mask": mask}
-    said |= {"extend": extend, "hires": hires, "hires_strength": hires_strength, "hires_steps": hires_steps}
-    said |= {"device": device, "dtype": dtype} | options.size(size)
     if again is not None:
         plan = _replanned(again, service, {"prompt": prompt, "x": x, "y": y, "z": z, "model": model, **said})
     elif prompt is None or x is None:

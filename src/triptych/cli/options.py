@@ -1,6 +1,5 @@
 """Options that several commands share, and what their texts mean."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,31 +9,7 @@ import typer
 from triptych.errors import InvalidField, RequestError
 from triptych.types import Card, Medium
 
-__all__ = [
-    "Device",
-    "Dtype",
-    "Extend",
-    "Guidance",
-    "Hires",
-    "HiresSteps",
-    "HiresStrength",
-    "Init",
-    "Json",
-    "Mask",
-    "Named",
-    "Negative",
-    "Out",
-    "Sampler",
-    "Seed",
-    "Size",
-    "Spacing",
-    "Steps",
-    "Strength",
-    "Which",
-    "medium",
-    "options",
-    "size",
-]
+__all__ = ["Device", "Dtype", "Json", "Named", "Out", "Which", "medium", "options"]
 
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder; else named here")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
@@ -42,20 +17,6 @@ Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cud
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16, of the networks")]
 
 Which = Annotated[str | None, typer.Option("--model", "-m", help="See: triptych models")]
-Seed = Annotated[int | None, typer.Option(help="Same seed, same result; random if not given")]
-Steps = Annotated[int | None, typer.Option(help="More are slower and finer")]
-Guidance = Annotated[float | None, typer.Option(help="How closely to follow the prompt; 1 means no guidance")]
-Sampler = Annotated[str | None, typer.Option(help="How the path is walked")]
-Spacing = Annotated[str | None, typer.Option(help="How the steps are spread over the path")]
-Negative = Annotated[str | None, typer.Option(metavar="TEXT", help="What to lead away from")]
-Size = Annotated[str | None, typer.Option(metavar="WxH", help="Pixels")]
-Init = Annotated[Path | None, typer.Option(metavar="FILE", help="What to start from; of a clip the first frame")]
-Strength = Annotated[float | None, typer.Option(help="How much of the init may change, up to 1")]
-Mask = Annotated[Path | None, typer.Option(metavar="FILE", help="White where the init may change")]
-Extend = Annotated[str | None, typer.Option(metavar="SIDE=PIXELS,...", help="Draw on around the init: left=128,top=64")]
-Hires = Annotated[float | None, typer.Option(metavar="FACTOR", help="Once more at so many times the size, 1.1 to 4")]
-HiresStrength = Annotated[float | None, typer.Option(help="How much of it may change then; 0.5 unless told")]
-HiresSteps = Annotated[int | None, typer.Option(help="Steps of a whole path then; as many as --steps unless told")]
 Named = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Whatever else the model takes")
 ]
@@ -68,16 +29,6 @@ def medium(image: bool, video: bool, audio: bool) -> Medium | None:
     if len(chosen) > 1:
         raise RequestError(f"{' and '.join(f'--{name}' for name in chosen)} given; one of them allowed.")
     return chosen[0] if chosen else None
-
-
-def size(text: str | None) -> dict[str, int]:
-    """Width and height in pixels of "WxH". Raises InvalidField."""
-    if text is None:
-        return {}
-    found = re.fullmatch(r"\s*(\d{1,6})\s*[xX×*]\s*(\d{1,6})\s*", text)
-    if found is None:
-        raise InvalidField("size", text, "WIDTHxHEIGHT in pixels, like 128x128")
-    return {"width": int(found[1]), "height": int(found[2])}
 
 
 def options(texts: Sequence[str], card: Card, said: Mapping[str, Any]) -> dict[str, Any]:
