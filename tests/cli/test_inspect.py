@@ -73,10 +73,39 @@ def test_a_low_rank_file(call, ask, tmp_path):
     assert told["adapter"] == {
         "algorithm": "LoRA",
         "ranks": [8],
+        "alphas": [],
         "modules": 1,
         "targets": ["unet"],
         "strange_tensors": 0,
     }
+
+
+def test_what_share_of_a_low_rank_file_fits(call, ask, tmp_path):
+    more = {"lora_unet_elsewhere.lora_down.weight": (8, 4), "lora_unet_elsewhere.lora_up.weight": (4, 8)}
+    path = written(tmp_path / "x.safetensors", LORA | more, {"ss_network_alpha": "4.0"})
+    _, out, _ = call("inspect", path)
+    assert "LoRA, rank 8, alpha 4, 2 modules of " in out
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    told = "Stable Diffusion 1.x: 1 of 2 keys match (1 U-Net), 3 of 5 tensors; not there: lora_unet_elsewhere"
+    assert ["matches", told] in lines
+    told = ask("inspect", path)[1]
+    assert told["adapter"]["alphas"] == [4.0]
+    assert told["matches"] == [
+        {
+            "family": "sd15",
+            "variant": "",
+            "keys": 2,
+            "matching": {"unet": 1, "text_encoder": 0},
+            "tensors": 5,
+            "used_tensors": 3,
+            "unmatched": ["lora_unet_elsewhere"],
+            "misfits": [],
+            "lacking": [],
+            "strange": [],
+        }
+    ]
+    written(tmp_path / "none.safetensors", UNET)
+    assert "matches" not in ask("inspect", tmp_path / "none.safetensors")[1]
 
 
 def test_what_is_unknown_has_an_answer(call, ask, tmp_path):
@@ -108,8 +137,9 @@ def test_what_is_refused(call, tmp_path, name, data, reason):
     assert reason in problem
 
 
-def test_it_is_quick_and_needs_no_tensor_library(tmp_path):
-    path = written(tmp_path / "x.safetensors", many(2500))
+@pytest.mark.parametrize("lengths", [many(2500), LORA | {f"{n}.alpha": () for n in range(99)}], ids=["all", "lora"])
+def test_it_is_quick_and_needs_no_tensor_library(lengths, tmp_path):
+    path = written(tmp_path / "x.safetensors", lengths)
     code = f"""
 import sys, time
 from triptych.cli import run

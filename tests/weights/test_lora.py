@@ -19,9 +19,12 @@ from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets import ldm
 from triptych.engine.text.clip import ClipText
 from triptych.errors import InvalidField, UnknownName, WeightsError
+from triptych.weights import lora_changes
 from triptych.weights.layouts import gathered
 from triptych.weights.layouts.unet import diffusers
-from triptych.weights.lora import DECLARED, MODES, Live, Lora, Merged, Use, read, target
+from triptych.weights.lora import DECLARED, Lora, Use, read, target
+from triptych.weights.lora_changes import put
+from triptych.weights.lora_modes import MODES, Live, Merged
 from triptych.weights.lora_names import TEXT, UNET, Target
 
 
@@ -281,6 +284,59 @@ def test_a_change_in_half_precision_is_the_float32_sum_cast_once(toy: Toy, two: 
     for network in (toy, precise):
         Merged({"unet": network}).use(Use(two[0]), Use(two[1]))
     assert torch.equal(toy.attn1["to_q"].weight, precise.attn1["to_q"].weight.half())
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_a_sum_by_blocks_of_rows_is_the_sum(order, dtype, monkeypatch: pytest.MonkeyPatch, toy: Toy, two):
+    toy.to(dtype).to(memory_format=order)
+    weight = toy.conv_in.weight.detach().clone()
+    weighed = [
+        (lora.changes["unet"]["conv_in.weight"], strength) for lora, strength in zip(two, (0.7, -2), strict=True)
+    ]
+    monkeypatch.setattr(lora_changes, "AT_ONCE", 3 * weight[0].numel())  # eight rows, three at a time
+    found = torch.empty_like(weight)
+    put(found, weight, weighed)
+    parts = [(change.factors["up"].flatten(1), change.factors["down"], strength) for change, strength in weighed]
+    exact = weight.double() + sum(
+        strength * torch.einsum("or,rihw->oihw", up.double(), down.double()) for up, down, strength in parts
+    )
+    assert found.stride() == weight.stride()
+    torch.testing.assert_close(found.double(), exact.to(dtype).double(), rtol=2e-2 if dtype != torch.float32 else 1e-6,
+                               atol=1e-5)  # fmt: skip
+
+
+def test_weights_that_are_views_of_a_file_are_never_written_to(toy: Toy, two: tuple[Lora, Lora]):
+    held = {name: weight.detach() for name, weight in toy.named_parameters()}
+    before, places = {n: t.clone() for n, t in held.items()}, {n: t.data_ptr() for n, t in held.items()}
+    applied = Merged({"unet": toy})
+    for uses in [(Use(two[0]),), (Use(two[0], 0.5), Use(two[1]))]:
+        applied.use(*uses)
+        assert not torch.equal(toy.conv_in.weight, before["conv_in.weight"])
+        assert all(torch.equal(held[name], value) for name, value in before.items())
+    applied.use()
+    assert {name: weight.data_ptr() for name, weight in toy.named_parameters()} == places
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("while_away", [None, (), (1,), (0, 1)], ids=["the same", "none", "another", "both"])
+def test_files_act_in_weights_that_left_and_came_anew(mode: str, while_away, toy: Toy, two, x: Tensor):
+    state = {name: value.clone() for name, value in toy.state_dict().items()}
+    plain, applied, wanted = toy(x), MODES[mode]({"unet": toy}), [Use(two[0], 0.5)]
+    applied.use(*wanted)
+    toy.to("meta")
+    if while_away is not None:
+        wanted = [Use(two[n]) for n in while_away]
+        applied.use(*wanted)
+    names = {re.sub(r"parametrizations\.(\w+)\.original", r"\1", name): name for name in toy.state_dict()}
+    toy.load_state_dict({names[name]: value.clone() for name, value in state.items()}, assign=True)
+    applied.arrived("unet")
+    other = Toy()
+    other.load_state_dict(state)
+    Merged({"unet": other}).use(*wanted)
+    close(toy(x), other(x))
+    applied.use()
+    assert torch.equal(toy(x), plain)
 
 
 def test_strengths_of_single_parts(toy: Toy):

@@ -37,6 +37,7 @@ def inspect(
 
 def _lines(report: "Report") -> list[tuple[str, str]]:
     lines = _found(report.found) if report.found else [("family", "unknown"), ("note", report.unknown)]
+    lines += [("matches", share.sentence) for share in report.shares]
     lines += [
         ("numbers", f"{report.parameters:,} in {report.tensors} tensors of {_counted(report.files, 'file')}"),
         ("dtype", _shares(report.dtypes)),
@@ -62,6 +63,7 @@ def _found(found: "Found") -> list[tuple[str, str]]:
     lines.append(("missing", ", ".join(found.missing)))
     if low:
         ranks = f"rank {' '.join(map(str, low.ranks))}" if low.ranks else "no rank"
+        ranks += f", alpha {' '.join(f'{alpha:g}' for alpha in low.alphas)}" if low.alphas else ""
         changed = f"{_counted(low.modules, 'module')} of {', '.join(low.targets)}"
         lines.append(("changes", f"{low.algorithm}, {ranks}, {changed}"))
     return [*lines, *(("note", note) for note in found.notes), ("refused", found.refusal)]

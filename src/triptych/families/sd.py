@@ -12,51 +12,70 @@ from torch import Tensor
 from triptych.engine.codecs.kl import KL, safe_dtype
 from triptych.engine.denoiser import NetworkDenoiser
 from triptych.engine.nets.ldm import LatentUNet
+from triptych.engine.path import Discrete
+from triptych.engine.text.clip import ClipText
 from triptych.families import cards, place
-from triptych.families.sd_changes import Changes
+from triptych.families.sd_changes import Changes, Second, sources
+from triptych.families.sd_memory import staged_codec, staged_network
 from triptych.families.sd_prompts import PromptEncoder
-from triptych.families.sd_weights import KINDS, codec_of, filled, measured, tower_of, trained, unet_of
+from triptych.families.sd_weights import KINDS, codec_of, measured, tower_of, trained, unet_of
 from triptych.model import Model
 from triptych.types import Card
-from triptych.weights.files import Bundle, open_bundle
+from triptych.weights.files import open_bundle
+from triptych.weights.loading import Component
+from triptych.weights.offload import Rooms
 
-__all__ = ["load"]
+__all__ = ["load", "sources"]
 
 
 def load(card: Card, device: str, dtype: str) -> Model:
     """The model whose weights lie where the card's settings say. Raises WeightsError, WeightsMismatch."""
+    return _assembled(card, device, dtype, Rooms(), "").model
+
+
+def _assembled(card: Card, device: str, dtype: str, rooms: Rooms, prefix: str) -> Second:
+    """A model whose components are in these rooms, under names with this prefix."""
     bundle = open_bundle(place(card.settings["source"]))
     kind = measured(KINDS[card.settings["kind"]], bundle)
     precision: torch.dtype = getattr(torch, dtype)
-    network = filled(lambda: LatentUNet(kind.shape), *unet_of(bundle, kind.shape.blocks), device, precision)
+    towers = {
+        one.folder: Component(lambda one=one: ClipText(**one.tower), *tower_of(bundle, one), device, precision)  # type: ignore[misc]  # each its own
+        for one in kind.towers
+    }
+    network = Component(lambda: LatentUNet(kind.shape), *unet_of(bundle, kind.shape.blocks), device, precision)
+    codec = Component(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
+    for name, tower in towers.items():
+        rooms.add(prefix + name, tower)
+    rooms.add(f"{prefix}unet", network)
+    rooms.add(f"{prefix}vae", codec)
+    path, target = trained(bundle)
+    coder = staged_codec(codec.module, rooms, f"{prefix}vae", codec.dtype)
 
-    def coded(bundle: Bundle) -> KL:
-        return filled(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
+    def refiner(source: str) -> Second:
+        of = cards()["sdxl-refiner"]
+        of = replace(of, settings={**of.settings, "source": source})
+        return _assembled(of, device, dtype, rooms, "refiner ")
 
-    codec = coded(bundle)
-    towers = {one.folder: tower_of(bundle, one, device, precision) for one in kind.towers}
-    return Model(
+    def another(source: str) -> Component[KL]:
+        bundle = open_bundle(place(source))
+        return Component(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
+
+    names = [prefix + name for name in towers]
+    model = Model(
         card,
-        PromptEncoder(kind, tuple(towers.values()), codec),
-        NetworkDenoiser(network, *trained(bundle), entry),
-        codec,
-        init="seen" if kind.shape.in_channels > 4 else "start",
-        moments=codec.moments,
-        prepare=Changes(
-            network,
-            kind.shape,
-            towers,
-            partial(_refiner, device=device, dtype=dtype),
-            lambda source: coded(open_bundle(place(source))),
+        PromptEncoder(kind, [one.module for one in towers.values()], coder, device, rooms, names),
+        NetworkDenoiser(
+            staged_network(network.module, rooms, [f"{prefix}unet"], precision), path, target, partial(entry, path)
         ),
+        coder,
+        init="seen" if kind.shape.in_channels > 4 else "start",
+        moments=coder.moments,
+        prepare=Changes(network, kind.shape, towers, rooms, refiner, another),
+        warnings=tuple(card.settings.get("differs", ())),
     )
+    return Second(model, network.module, prefix, [*names, f"{prefix}unet", f"{prefix}vae"])
 
 
-def _refiner(source: str, device: str, dtype: str) -> Model:
-    card = cards()["sdxl-refiner"]
-    return load(replace(card, settings={**card.settings, "source": source}), device, dtype)
-
-
-def entry(t: Tensor) -> Tensor:
-    """The network's clock: entries of the training table, 0 to 999."""
-    return 1000 * t - 1
+def entry(path: Discrete, t: Tensor) -> Tensor:
+    """The network's clock: entries of the training table, counted from 0."""
+    return path.entries * t - 1

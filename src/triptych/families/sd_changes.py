@@ -1,10 +1,8 @@
 """What a request changes of a loaded Stable Diffusion: files of small changes, and ControlNets beside the U-Net."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import replace
-from functools import cache
-from pathlib import Path
-from typing import final
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from typing import Any, final
 
 from torch import Tensor, nn
 
@@ -15,23 +13,36 @@ from triptych.engine.denoiser import Network, NetworkDenoiser
 from triptych.engine.nets.controlnet import Control, Controlled, ControlNet
 from triptych.engine.nets.fast import Fast
 from triptych.engine.nets.ldm import LatentUNet, Shape
+from triptych.engine.text.clip import ClipText
 from triptych.errors import InvalidField
 from triptych.families import place
-from triptych.families.fast import every
+from triptych.families.sd_loras import Loras, named
+from triptych.families.sd_memory import decoding, staged_codec, staged_network, walking
 from triptych.families.sd_prompts import listed
-from triptych.families.sd_weights import controlled, filled
+from triptych.families.sd_weights import controlled
 from triptych.model import Model, Script
 from triptych.types import Request
 from triptych.weights.files import open_tensors
-from triptych.weights.layouts import unet as layouts
-from triptych.weights.lora import Lora, Merged, Use, read, target
-from triptych.weights.lora_names import TEXT, TEXT_2, UNET
+from triptych.weights.loading import Component
+from triptych.weights.memory import available
+from triptych.weights.offload import Rooms, StagedCodec
 
-__all__ = ["CONTROLS", "Changes", "loras"]
+__all__ = ["CONTROLS", "Changes", "Second", "sources"]
 
 LARGE = 1600 * 1600  # pixels that the codec takes about 4 GiB to decode whole, in bfloat16
 CONTROLS = ("control", "control_2", "control_3")  # inputs of a request: hints
 KNOBS = ("scale", "start", "stop")  # of each, as `Control` takes them
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Second:
+    """A model that takes over on the way. names: of its components in the rooms, which begin with the prefix."""
+
+    model: Model
+    network: LatentUNet
+    prefix: str
+    names: Sequence[str]
 
 
 @final
@@ -40,73 +51,100 @@ class Changes:
 
     def __init__(
         self,
-        network: LatentUNet,
+        network: Component[LatentUNet],
         shape: Shape,
-        towers: Mapping[str, nn.Module],
-        second: Callable[[str], Model],
-        codec: Callable[[str], KL],
+        towers: Mapping[str, Component[ClipText]],
+        rooms: Rooms,
+        second: Callable[[str], Second],
+        codec: Callable[[str], Component[KL]],
     ) -> None:
-        """towers: by the folder that diffusers keeps them in; second, codec: what load from a source the model that
-        takes over on the way, and a codec that takes the place of the model's own."""
-        self._network, self._shape = network, shape
-        self._applied = Merged({"unet": network, **towers})
-        self._targets = {"unet": target(network, UNET, layouts.diffusers(network.state_dict(), shape.blocks))}
-        for name, tower in towers.items():
-            self._targets[name] = target(tower, TEXT_2 if name == "text_encoder_2" else TEXT)
-        self._second, self._codec = cache(second), cache(codec)
-        self._nets: dict[str, ControlNet] = {}
-        self._loras: dict[tuple[Path, int], Lora] = {}
+        """towers: by the folder that diffusers keeps them in; rooms: where all of them are; second, codec: what load
+        from a source the model that takes over on the way, and a codec in place of the model's own."""
+        self._network, self._shape, self._rooms = network, shape, rooms
+        self._loras = Loras(network, shape, towers)
+        self._second, self._codec = second, codec
+        self._guests: dict[str, Component[Any]] = {}  # what requests have added, by names in the rooms
+        self._refiner: tuple[str, Second] | None = None
 
     def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
         """hints: (1, 3, H, W) in [0, 1] by their names in CONTROLS. Raises InvalidField, WeightsError."""
-        files, warnings = self._changed(request)
-        controls = [self._control(request, name, hint) for name, hint in hints.items() if name in CONTROLS]
-        if source := request.options.get("vae"):
-            codec = self._codec(source)
-            model = replace(model, codec=codec, moments=codec.moments)
-        if _in_strips(request) and isinstance(model.codec, KL):
-            strips = Strips(model.codec)
-            model = replace(model, codec=strips, moments=strips.moments)
-        fast = every(model.card, request)
-        model = _with(model, _hastened(Controlled(self._network, controls) if controls else self._network, fast))
-        if source := request.options.get("refiner"):
-            second = self._second(source)
-            second = _with(second, _hastened(_network(second), fast))
-            model = _relayed(model, second, 1 - request.options["refiner_start"])
-        named = ["vae", "refiner", *(f"{name}_net" for name in hints)]
-        files += [place(request.options[name]) for name in named if request.options.get(name)]
-        files += [place(file) for file in listed(request.options.get("embeddings"))]
-        return replace(model, warnings=tuple(warnings), files=tuple(files))
+        options, hints = request.options, {name: hint for name, hint in hints.items() if name in CONTROLS}
+        self._dismiss({f"{kind} {options.get(kind)}" for kind in ("vae", *(f"{name}_net" for name in hints))})
+        controls = [self._control(request, name, hint) for name, hint in hints.items()]
+        codec = self._coder(model, options.get("vae"))
+        second = self._relief(options.get("refiner"))
+        warnings = self._loras.use(request, spare=self._make_room(request))
+        if _in_strips(request, self._rooms, codec):
+            assert isinstance(codec.codec, KL), "a codec as it was loaded"
+            codec = staged_codec(Strips(codec.codec), self._rooms, codec.name, codec.dtype)
+        network = self._network.module
+        for one in [network] if second is None else [network, second.network]:
+            one.merge(options["merge"])
+        names = ["unet", *(f"{name}_net {options[f'{name}_net']}" for name in hints)]
+        model = self._with(model, Controlled(network, controls) if controls else network, names, options["fast"])
+        if second is not None:
+            other = self._with(second.model, second.network, [f"{second.prefix}unet"], options["fast"])
+            model = _relayed(model, other, 1 - options["refiner_start"])
+        files = tuple(map(place, _named(request, hints)))
+        warnings = [*_own(model, request), *warnings]
+        return replace(model, codec=codec, moments=codec.moments, warnings=tuple(warnings), files=files)
 
-    def _changed(self, request: Request) -> tuple[list[Path], list[str]]:
-        """Changes the weights as the request says: the files that say how, and what of them fits nothing."""
-        uses, files, warnings = [], list[Path](), list[str]()
-        for file, strengths in loras(request.options.get("loras")):
-            files.append(place(file))
-            lora = self._lora(files[-1])
-            uses.append(Use(lora, strengths.pop("", 1.0), {n: s for n, s in strengths.items() if n in lora.changes}))
-            warnings += [lora.matched.warning] if lora.matched.warning else []
-        self._applied.use(*uses)
-        return files, warnings
+    def _dismiss(self, wanted: Set[str]) -> None:
+        """Those that other requests have added go."""
+        for name in self._guests.keys() - wanted:
+            del self._guests[name]
+            self._rooms.remove(name)
 
-    def _lora(self, path: Path) -> Lora:
-        key = path, path.stat().st_mtime_ns
-        if key not in self._loras:
-            tensors = open_tensors(path)
-            read_in = {name: tensors.read(name) for name in tensors.names()}
-            self._loras[key] = read(read_in, self._targets, str(path), tensors.metadata)
-        return self._loras[key]
+    def _guest(self, name: str, make: Callable[[], Component[Any]]) -> Component[Any]:
+        if name not in self._guests:
+            self._guests[name] = make()
+            self._rooms.add(name, self._guests[name])
+        return self._guests[name]
+
+    def _make_room(self, request: Request) -> float:
+        """How much there is, and everything into it if it holds everything; bytes that are left."""
+        pixels, dtype = (request.height or 0) * (request.width or 0), self._network.dtype
+        free = available(self._network.device, request.options.get("memory"))
+        self._rooms.budget = self._rooms.held + free
+        work = max(walking(2 * pixels * request.count, dtype), decoding(pixels, dtype))
+        self._rooms.settle(work)
+        return self._rooms.budget - self._rooms.held - work
+
+    def _coder(self, model: Model, source: str | None) -> StagedCodec:
+        """The codec: of a source, or the model's own."""
+        assert isinstance(model.codec, StagedCodec), "a codec as it was loaded"
+        if source is None:
+            return model.codec
+        guest = self._guest(f"vae {source}", lambda: self._codec(source))
+        return staged_codec(guest.module, self._rooms, f"vae {source}", guest.dtype)
+
+    def _relief(self, source: str | None) -> Second | None:
+        """What takes over on the way."""
+        if self._refiner is not None and self._refiner[0] != source:
+            for name in self._refiner[1].names:
+                self._rooms.remove(name)
+            self._refiner = None
+        if source is not None and self._refiner is None:
+            self._refiner = source, self._second(source)
+        return self._refiner and self._refiner[1]
+
+    def _with(self, model: Model, network: LatentUNet | Controlled, names: Sequence[str], fast: int) -> Model:
+        """The model with this network, of these components, its deep part computed at every so manieth step."""
+        hastened = network if fast == 1 else Fast(network.around, fast)
+        return _walking(model, staged_network(hastened, self._rooms, names, self._network.dtype))
 
     def _control(self, request: Request, name: str, hint: Tensor) -> Control:
         source = request.options.get(f"{name}_net")
         if not source:
             raise InvalidField(f"{name}_net", None, "the file, folder or hub name of a ControlNet beside a hint")
-        if source not in self._nets:
-            weight = next(self._network.parameters())
+
+        def load() -> Component[ControlNet]:
             tensors, layout = controlled(open_tensors(place(source)), self._shape.blocks)
             shape = replace(self._shape, in_channels=4)
-            self._nets[source] = filled(lambda: ControlNet(shape), tensors, layout, str(weight.device), weight.dtype)
-        return Control(self._nets[source], hint, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
+            return Component(lambda: ControlNet(shape), tensors, layout, self._network.device, self._network.dtype)
+
+        net = self._guest(f"{name}_net {source}", load).module
+        return Control(net, hint, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
 
 
 @final
@@ -123,25 +161,15 @@ class Relay(nn.Module):
         return (self._first if float(timestep.max()) >= self._over else self._second)(x, timestep, cond)
 
 
-def _in_strips(request: Request) -> bool:
+def _in_strips(request: Request, rooms: Rooms, codec: StagedCodec) -> bool:
     """Whether samples are coded strip by strip: in half the memory and one and a half times the time."""
     if request.options["coding"] != "auto":
         return bool(request.options["coding"] == "strips")
-    return (request.height or 0) * (request.width or 0) > LARGE
+    pixels = (request.height or 0) * (request.width or 0)
+    return pixels > LARGE or codec.work(pixels) > rooms.budget
 
 
-def _network(model: Model) -> LatentUNet:
-    assert isinstance(model.denoiser, NetworkDenoiser), "a network on a path"
-    assert isinstance(model.denoiser.network, LatentUNet), "a U-Net as it was loaded"
-    return model.denoiser.network
-
-
-def _hastened(network: LatentUNet | Controlled, fast: int) -> Network:
-    """The network, its deep part computed at every so manieth step."""
-    return network if fast == 1 else Fast(network.around, fast)
-
-
-def _with(model: Model, network: Network) -> Model:
+def _walking(model: Model, network: Network) -> Model:
     """The model with another network on the same path."""
     assert isinstance(model.denoiser, NetworkDenoiser), "a network on a path"
     was = model.denoiser
@@ -163,26 +191,23 @@ def _relayed(model: Model, second: Model, over: float) -> Model:
         return replace(first, then=(over + 0.5 / 1000, last))
 
     network = Relay(model.denoiser.network, second.denoiser.network, 1000 * over)
-    return replace(_with(model, network), encoder=encode)
+    return replace(_walking(model, network), encoder=encode)
 
 
-def loras(text: str | None) -> list[tuple[str, dict[str, float]]]:
-    """FILE, FILE:STRENGTH or FILE:STRENGTH:TEXT_STRENGTH, between commas: files and strengths by the part of the model,
-    "" for all others. Raises InvalidField."""
-    found = []
-    for entry in listed(text):
-        file, numbers = entry, list[float]()
-        while len(numbers) < 2 and (number := _number(file.rpartition(":")[2])) is not None and ":" in file:
-            file, numbers = file.rpartition(":")[0], [number, *numbers]
-        if not file:
-            raise InvalidField("loras", entry, "FILE, FILE:STRENGTH or FILE:STRENGTH:TEXT_STRENGTH")
-        words = {"text_encoder": numbers[1], "text_encoder_2": numbers[1]} if len(numbers) == 2 else {}
-        found.append((file, {"": numbers[0] if numbers else 1.0, **words}))
-    return found
+def _own(model: Model, request: Request) -> tuple[str, ...]:
+    """What the model has to say of its own walk, where it is taken."""
+    fields = model.card.fields
+    own = request.sampler == fields["sampler"].default and request.spacing == fields["spacing"].default
+    return model.warnings if own else ()
 
 
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
+def sources(request: Request) -> list[str]:
+    """The files, folders and hub names that the request adds to the model. Raises InvalidField."""
+    return _named(request, request.inputs)
+
+
+def _named(request: Request, hints: Iterable[str]) -> list[str]:
+    options = request.options
+    alone = ["vae", "refiner", *(f"{name}_net" for name in hints)]
+    files = [file for file, _ in named(request)]
+    return [*files, *(options[name] for name in alone if options.get(name)), *listed(options.get("embeddings"))]

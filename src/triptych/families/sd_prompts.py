@@ -1,12 +1,15 @@
 """Prompts, sizes and pictures to what the networks of Stable Diffusion are told."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import zip_longest
 from typing import final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from triptych.engine.codecs.kl import KL
+from triptych.engine.codec import Codec
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.layers import sines
 from triptych.engine.text.clip import ClipText
@@ -14,20 +17,26 @@ from triptych.families import place
 from triptych.families.sd_weights import Kind
 from triptych.model import Script
 from triptych.profiles import profile
-from triptych.text import inversion
+from triptych.text import inversion, tags
 from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
 from triptych.types import Request
+from triptych.weights.offload import Rooms
 
-__all__ = ["PromptEncoder", "listed"]
+__all__ = ["PromptEncoder", "heeds_tags", "listed"]
 
 
 @final
 class PromptEncoder:
     """A prompt, the size, and for inpainting what is kept of a picture, to what the network is told."""
 
-    def __init__(self, kind: Kind, towers: tuple[ClipText, ...], codec: KL) -> None:
-        self.kind, self.towers, self.codec = kind, towers, codec
-        self._of: tuple[object, ...] = ()  # the request and what was seen with it
+    def __init__(
+        self, kind: Kind, towers: Sequence[ClipText], codec: Codec, device: str, rooms: Rooms, names: Sequence[str]
+    ) -> None:
+        """names: of the towers in these rooms."""
+        self.kind, self.towers, self.codec = kind, tuple(towers), codec
+        self._device, self._rooms, self._names = device, rooms, names
+        self._asked: Request | None = None
+        self._of: tuple[object, ...] = ()  # its options and what was seen with it
         self._scripts: dict[str, Script] = {}  # what its prompts told
 
     @torch.inference_mode()
@@ -35,22 +44,24 @@ class PromptEncoder:
         """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField.
 
         All prompts of a request are told together and once, so that they are cut into as many chunks and fit into one
-        batch.
+        batch; its parts, which differ in seed and count, are told the same.
         """
-        of = (request, *seen.values())
-        same = len(of) == len(self._of) and all(one is other for one, other in zip(of, self._of, strict=True))
+        of = (request.options, *seen.values())
+        asked = replace(request, seed=0, count=1)
+        same = asked == self._asked and all(one is other for one, other in zip_longest(of, self._of))
         if not same or prompt not in self._scripts:
-            self._of, self._scripts = of, self._told(request, prompt, **seen)
+            self._asked, self._of, self._scripts = asked, of, self._told(request, prompt, **seen)
         return self._scripts[prompt]
 
     def _told(self, request: Request, prompt: str, **seen: Tensor) -> dict[str, Script]:
         texts = list(dict.fromkeys([request.prompt, request.negative_prompt or "", prompt]))
-        turns = self._listening(request)(texts, request.steps or 1)
+        said = [_spoken(request, text) for text in texts]
+        turns = self._listening(request)(said, request.steps or 1)
         starts = [0, *(turn.last for turn in turns[:-1])]
         kept, found = self._kept(request, **seen), dict[str, Script]()
         for row, text in enumerate(texts):
             numbers = self._numbers(request, text == request.prompt)
-            loud = float(not self.kind.silent or bool(text) or request.options["profile"] == "comfy")
+            loud = float(not self.kind.silent or bool(said[row]) or request.options["profile"] == "comfy")
             conds = [_cond(turn, row, numbers, kept, loud) for turn in turns]
             found[text] = Script(tuple(zip(starts, conds, strict=True)))
         return found
@@ -62,6 +73,7 @@ class PromptEncoder:
             for net, one in zip(self.towers, self.kind.towers, strict=True)
         ]
         widths = [net.width for net in self.towers]
+        self._rooms.use(self._names)
         words = [inversion.load(place(file), widths) for file in listed(request.options.get("embeddings"))]
         return ClipEncoder(listening, RULES[profile(request.options["profile"]).reading], words)
 
@@ -71,14 +83,13 @@ class PromptEncoder:
         if not self.kind.numbers:
             return None
         last = size if self.kind.numbers == 6 else [WANTED if wanted else UNWANTED]
-        device = self.codec.decoder.conv_out.weight.device
-        return sines(torch.tensor([*size, 0.0, 0.0, *last], device=device)).reshape(1, -1)
+        return sines(torch.tensor([*size, 0.0, 0.0, *last], device=self._device)).reshape(1, -1)
 
     def _kept(self, request: Request, init: Tensor | None = None, mask: Tensor | None = None) -> Tensor | None:
         """(1, 5, h, w): where the picture may change, and the latents of what is kept of it; grey where nothing is."""
         if self.kind.shape.in_channels == 4:
             return None
-        device = self.codec.decoder.conv_out.weight.device
+        device = self._device
         shape = (1, 1, request.height or 0, request.width or 0)
         free = torch.ones(shape, device=device) if mask is None or init is None else (mask >= 0.5).float()
         picture = torch.zeros(1, 3, *shape[2:], device=device) if init is None else init
@@ -87,6 +98,16 @@ class PromptEncoder:
 
 
 WANTED, UNWANTED = 6.0, 2.5  # scores of beauty, as the refiner's authors use it
+
+
+def heeds_tags(request: Request) -> bool:
+    """Whether the prompt may name networks, as A1111's language has them."""
+    return profile(request.options.get("profile")).reading == "a1111"
+
+
+def _spoken(request: Request, text: str) -> str:
+    """What of a prompt is said to the towers."""
+    return tags.apart(text)[0] if text == request.prompt and heeds_tags(request) else text
 
 
 def listed(text: str | None) -> list[str]:

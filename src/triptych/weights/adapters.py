@@ -4,10 +4,11 @@ A low-rank file names a module and the part that a tensor plays in its change; w
 the family that it was made for. Where that leaves several, all of them are said.
 """
 
+import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 from triptych.weights.header import Entry
 
@@ -29,6 +30,7 @@ LAYOUTS = (
     ("lycoris_", "lycoris"),
     ("diffusion_model.", "original"),
 )
+NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
 TAKES_TEXT = re.compile(r"attn2[._](processor[._])?to_[kv]$|^lora_te_.*self_attn_[qkv]_proj$")
 WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}  # of text, as it is taken in
@@ -76,6 +78,7 @@ class Adapter:
     families: tuple[str, ...]  # none: what it changes tells no family, or several that exclude each other
     claimed: str
     ranks: tuple[int, ...]  # all that occur, rising
+    alphas: tuple[float, ...]  # all that its metadata say, rising; those that are tensors are not read
     modules: int
     targets: tuple[str, ...]  # unet, text_encoder, ...
     strange: tuple[str, ...]  # tensors that play no part of a low-rank change
@@ -100,6 +103,7 @@ def adapter(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Adapte
         families=_narrowed(modules, widths),
         claimed=claimed(metadata),
         ranks=tuple(sorted(ranks)),
+        alphas=_alphas(metadata),
         modules=len(modules),
         targets=tuple(sorted({_target(module) for module in modules})),
         strange=tuple(name for name in entries if name not in roles),
@@ -110,6 +114,18 @@ def claimed(metadata: Mapping[str, str]) -> str:
     """The family that whoever trained it wrote down, "" where nobody did."""
     claims = [metadata.get(name, "").lower() for name in ("ss_base_model_version", "modelspec.architecture")]
     return next((family for start, family in CLAIMS for claim in claims if claim.startswith(start)), "")
+
+
+def _alphas(metadata: Mapping[str, str]) -> tuple[float, ...]:
+    """As kohya's scripts and peft write them; what is no number is none."""
+    try:
+        config = json.loads(metadata.get("lora_adapter_metadata", "{}"))
+    except ValueError:
+        config = {}
+    written = config.items() if isinstance(config, dict) else ()
+    found: list[Any] = [value for name, value in written if name.rpartition(".")[2] == "lora_alpha"]
+    texts = [*map(str, found), metadata.get("ss_network_alpha", "")]
+    return tuple(sorted({float(text) for text in texts if NUMBER.fullmatch(text)}))
 
 
 def _is(role: str, kinds: Iterable[str]) -> bool:

@@ -9,6 +9,7 @@ from triptych.errors import WeightsError
 from triptych.weights import networks
 from triptych.weights.adapters import Adapter
 from triptych.weights.files import Bundle, open_bundle
+from triptych.weights.lora_share import Share, shares
 from triptych.weights.networks import Part
 from triptych.weights.recognise import Found, recognise
 
@@ -41,6 +42,7 @@ class Report:
     metadata: Mapping[str, str]
     found: Found | None
     unknown: str = ""
+    shares: tuple[Share, ...] = ()  # of a low-rank file, by the families that it may be for
 
     @property
     def parameters(self) -> int:
@@ -65,6 +67,7 @@ class Report:
             "memory": dict(self.memory),
             "metadata": dict(self.metadata),
         }
+        plain |= {"matches": [share.told() for share in self.shares]} if self.shares else {}
         return plain | (_told(self.found) if self.found else {"kind": None, "families": [], "notes": [self.unknown]})
 
 
@@ -87,7 +90,13 @@ def inspect(path: Path, variant: str | None = None) -> Report:
         metadata=_metadata(bundle),
         found=found,
         unknown=unknown,
+        shares=_shares(bundle, found) if found and found.adapter else (),
     )
+
+
+def _shares(bundle: Bundle, found: Found) -> tuple[Share, ...]:
+    shapes = {name: entry.shape for name, entry in bundle.sets[""].entries().items()}
+    return shares(shapes, found.families)
 
 
 def _metadata(bundle: Bundle) -> dict[str, str]:
@@ -135,6 +144,7 @@ def _adapter(low: Adapter) -> dict[str, Any]:
     return {
         "algorithm": low.algorithm,
         "ranks": list(low.ranks),
+        "alphas": list(low.alphas),
         "modules": low.modules,
         "targets": list(low.targets),
         "strange_tensors": len(low.strange),

@@ -16,7 +16,7 @@ from triptych.weights.adapters import adapter
 from triptych.weights.header import Entry
 from triptych.weights.networks import families
 
-__all__ = ["Found", "Matched", "Shape", "TEXT", "TEXT_2", "Target", "UNET", "matched"]
+__all__ = ["Compared", "Found", "Matched", "Shape", "TEXT", "TEXT_2", "Target", "UNET", "compared", "matched"]
 
 Shape = tuple[int, ...]
 
@@ -79,27 +79,60 @@ class Matched:
         )
 
 
+@final
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """A file beside a model. keys: what it calls the modules that it changes.
+
+    parts: as of `Matched`; misfits: what is wrong with the shapes of a change there, by key; lacking: keys of modules
+    that the model has, without all that a change is made of.
+    """
+
+    keys: tuple[str, ...]
+    parts: Mapping[str, Mapping[str, Found]]
+    misfits: Mapping[str, str]
+    lacking: tuple[str, ...]
+
+    @property
+    def used(self) -> set[str]:
+        """Names of the tensors that play a part."""
+        return {name for part in self.parts.values() for entry in part.values() for name in entry.roles.values()}
+
+
+def compared(shapes: Mapping[str, Shape], targets: Mapping[str, Target]) -> Compared:
+    """Whose module each tensor of a file changes, whether or not it fits. shapes: of the file's tensors, by name."""
+    parts: dict[str, dict[str, Found]] = {part: {} for part in targets}
+    spellings = {part: target.spellings() for part, target in targets.items()}
+    groups, lacking = _grouped(shapes), []
+    for called, roles in groups.items():
+        part, module = _found(called, targets, spellings)
+        kept = _whole(roles, targets[part].shapes, module) if part else {}
+        if kept and module not in parts[part]:
+            parts[part][module] = Found(called, kept)
+        elif part and not kept:
+            lacking.append(called)
+    misfits = {
+        entry.called: problem
+        for part, entries in parts.items()
+        for module, entry in entries.items()
+        if (problem := _misfit(module, entry.roles, shapes, targets[part].shapes))
+    }
+    return Compared(tuple(groups), parts, misfits, tuple(lacking))
+
+
 def matched(shapes: Mapping[str, Shape], targets: Mapping[str, Target], where: str) -> Matched:
     """Whose module each tensor of a file changes.
 
     shapes: of the file's tensors, by name. where: the file, for messages. Raises WeightsError where no tensor is of
     use, and where one is of use that was made for a network of other widths; it says for which.
     """
-    parts: dict[str, dict[str, Found]] = {part: {} for part in targets}
-    spellings = {part: target.spellings() for part, target in targets.items()}
-    for called, roles in _grouped(shapes).items():
-        part, module = _found(called, targets, spellings)
-        kept = _whole(roles, targets[part].shapes, module) if part else {}
-        if kept and module not in parts[part]:
-            parts[part][module] = Found(called, kept)
-    entries = [(part, module, entry) for part, found in parts.items() for module, entry in found.items()]
-    if not entries:
+    found = compared(shapes, targets)
+    if not found.used:
         raise WeightsError(f"{where}: none of its {len(shapes)} tensors changes this model; {_made_for(shapes)}.")
-    for part, module, entry in entries:
-        if problem := _misfit(module, entry.roles, shapes, targets[part].shapes):
-            raise WeightsError(f"{where}: {problem}; {_made_for(shapes)}.")
-    used = {name for _, _, entry in entries for name in entry.roles.values()}
-    return Matched(where, parts, len(shapes), tuple(sorted(shapes.keys() - used)))
+    if found.misfits:
+        problem = next(iter(found.misfits.values()))
+        raise WeightsError(f"{where}: {problem}; {_made_for(shapes)}.")
+    return Matched(where, found.parts, len(shapes), tuple(sorted(shapes.keys() - found.used)))
 
 
 Roles = Mapping[str, str]
