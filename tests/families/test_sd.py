@@ -17,7 +17,7 @@ from triptych.engine.codecs.kl import KL
 from triptych.engine.nets.ldm import LatentUNet
 from triptych.errors import InvalidField, WeightsMismatch
 from triptych.families import cards, sd
-from triptych.families.sd_loras import loras
+from triptych.families.loras import loras
 from triptych.model import decode, generate, prepared
 from triptych.text.clip_tokens import merges, vocabulary
 from triptych.types import Artifact, Request

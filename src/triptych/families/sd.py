@@ -15,8 +15,8 @@ from triptych.engine.nets.ldm import LatentUNet
 from triptych.engine.path import Discrete
 from triptych.engine.text.clip import ClipText
 from triptych.families import cards, place
-from triptych.families.sd_changes import Changes, Second, sources
-from triptych.families.sd_memory import staged_codec, staged_network
+from triptych.families.guests import Guests, staged_codec
+from triptych.families.sd_changes import Changes, Second, sources, walking
 from triptych.families.sd_prompts import PromptEncoder
 from triptych.families.sd_weights import KINDS, codec_of, measured, tower_of, trained, unet_of
 from triptych.model import Model
@@ -61,16 +61,15 @@ def _assembled(card: Card, device: str, dtype: str, rooms: Rooms, prefix: str) -
         return Component(lambda: KL(kind.codec), *codec_of(bundle), device, safe_dtype(precision))
 
     names = [prefix + name for name in towers]
+    guests = Guests(rooms, device, partial(walking, dtype=precision))
     model = Model(
         card,
         PromptEncoder(kind, [one.module for one in towers.values()], coder, device, rooms, names),
-        NetworkDenoiser(
-            staged_network(network.module, rooms, [f"{prefix}unet"], precision), path, target, partial(entry, path)
-        ),
+        NetworkDenoiser(guests.network(network.module, [f"{prefix}unet"]), path, target, partial(entry, path)),
         coder,
         init="seen" if kind.shape.in_channels > 4 else "start",
         moments=coder.moments,
-        prepare=Changes(network, kind.shape, towers, rooms, refiner, another),
+        prepare=Changes(network, kind.shape, towers, guests, refiner, another),
         warnings=tuple(card.settings.get("differs", ())),
     )
     return Second(model, network.module, prefix, [*names, f"{prefix}unet", f"{prefix}vae"])

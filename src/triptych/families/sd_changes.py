@@ -1,13 +1,13 @@
 """What a request changes of a loaded Stable Diffusion: files of small changes, and ControlNets beside the U-Net."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import final
 
+import torch
 from torch import Tensor, nn
 
 from triptych.engine.codecs.kl import KL
-from triptych.engine.codecs.tiles import Strips
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import Network, NetworkDenoiser
 from triptych.engine.nets.controlnet import Control, Controlled, ControlNet
@@ -16,22 +16,30 @@ from triptych.engine.nets.ldm import LatentUNet, Shape
 from triptych.engine.text.clip import ClipText
 from triptych.errors import InvalidField
 from triptych.families import place
-from triptych.families.sd_loras import Loras, named
-from triptych.families.sd_memory import decoding, staged_codec, staged_network, walking
-from triptych.families.sd_prompts import listed
+from triptych.families.guests import Guests, walking_on
+from triptych.families.loras import Loras, named
+from triptych.families.prompts import listed
 from triptych.families.sd_weights import controlled
 from triptych.model import Model, Script
 from triptych.types import Request
 from triptych.weights.files import open_tensors
+from triptych.weights.layouts import unet as layouts
 from triptych.weights.loading import Component
-from triptych.weights.memory import available
-from triptych.weights.offload import Rooms, StagedCodec
+from triptych.weights.lora import target
+from triptych.weights.lora_names import TEXT, TEXT_2, UNET
 
-__all__ = ["CONTROLS", "Changes", "Second", "sources"]
+__all__ = ["CONTROLS", "Changes", "Second", "sources", "walking"]
 
-LARGE = 1600 * 1600  # pixels that the codec takes about 4 GiB to decode whole, in bfloat16
 CONTROLS = ("control", "control_2", "control_3")  # inputs of a request: hints
 KNOBS = ("scale", "start", "stop")  # of each, as `Control` takes them
+
+
+def walking(pixels: int, dtype: torch.dtype) -> int:
+    """Bytes beside the U-Net's weights that a step on so many pixels takes, all pictures of the batch together.
+
+    Measured on a CPU in bfloat16, the peak of the process: SD 1.5 and SDXL at 256 and 512 pixels, one picture and two.
+    """
+    return (256 * 2**20 + 450 * pixels) * dtype.itemsize // 2
 
 
 @final
@@ -54,29 +62,33 @@ class Changes:
         network: Component[LatentUNet],
         shape: Shape,
         towers: Mapping[str, Component[ClipText]],
-        rooms: Rooms,
+        guests: Guests,
         second: Callable[[str], Second],
         codec: Callable[[str], Component[KL]],
     ) -> None:
-        """towers: by the folder that diffusers keeps them in; rooms: where all of them are; second, codec: what load
+        """towers: by the folder that diffusers keeps them in; guests: what else comes; second, codec: what load
         from a source the model that takes over on the way, and a codec in place of the model's own."""
-        self._network, self._shape, self._rooms = network, shape, rooms
-        self._loras = Loras(network, shape, towers)
+        self._network, self._shape = network, shape
+        self._guests = guests
+        names = layouts.diffusers(network.module.state_dict(), shape.blocks)
+        targets = {"unet": target(network.module, UNET, names)}
+        for name, tower in towers.items():
+            targets[name] = target(tower.module, TEXT_2 if name == "text_encoder_2" else TEXT)
+        self._loras = Loras({"unet": network, **towers}, targets)
         self._second, self._codec = second, codec
-        self._guests: dict[str, Component[Any]] = {}  # what requests have added, by names in the rooms
         self._refiner: tuple[str, Second] | None = None
 
     def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
         """hints: (1, 3, H, W) in [0, 1] by their names in CONTROLS. Raises InvalidField, WeightsError."""
-        options, hints = request.options, {name: hint for name, hint in hints.items() if name in CONTROLS}
-        self._dismiss({f"{kind} {options.get(kind)}" for kind in ("vae", *(f"{name}_net" for name in hints))})
+        options, guests = request.options, self._guests
+        hints = {name: hint for name, hint in hints.items() if name in CONTROLS}
+        guests.dismiss({f"{kind} {options.get(kind)}" for kind in ("vae", *(f"{name}_net" for name in hints))})
         controls = [self._control(request, name, hint) for name, hint in hints.items()]
-        codec = self._coder(model, options.get("vae"))
+        source = options.get("vae")
+        codec = guests.coder(model, source, lambda: self._codec(str(source)))
         second = self._relief(options.get("refiner"))
-        warnings = self._loras.use(request, spare=self._make_room(request))
-        if _in_strips(request, self._rooms, codec):
-            assert isinstance(codec.codec, KL), "a codec as it was loaded"
-            codec = staged_codec(Strips(codec.codec), self._rooms, codec.name, codec.dtype)
+        warnings = self._loras.use(request, spare=guests.make_room(request, codec))
+        codec = guests.fitting(request, codec)
         network = self._network.module
         for one in [network] if second is None else [network, second.network]:
             one.merge(options["merge"])
@@ -89,40 +101,11 @@ class Changes:
         warnings = [*_own(model, request), *warnings]
         return replace(model, codec=codec, moments=codec.moments, warnings=tuple(warnings), files=files)
 
-    def _dismiss(self, wanted: Set[str]) -> None:
-        """Those that other requests have added go."""
-        for name in self._guests.keys() - wanted:
-            del self._guests[name]
-            self._rooms.remove(name)
-
-    def _guest(self, name: str, make: Callable[[], Component[Any]]) -> Component[Any]:
-        if name not in self._guests:
-            self._guests[name] = make()
-            self._rooms.add(name, self._guests[name])
-        return self._guests[name]
-
-    def _make_room(self, request: Request) -> float:
-        """How much there is, and everything into it if it holds everything; bytes that are left."""
-        pixels, dtype = (request.height or 0) * (request.width or 0), self._network.dtype
-        free = available(self._network.device, request.options.get("memory"))
-        self._rooms.budget = self._rooms.held + free
-        work = max(walking(2 * pixels * request.count, dtype), decoding(pixels, dtype))
-        self._rooms.settle(work)
-        return self._rooms.budget - self._rooms.held - work
-
-    def _coder(self, model: Model, source: str | None) -> StagedCodec:
-        """The codec: of a source, or the model's own."""
-        assert isinstance(model.codec, StagedCodec), "a codec as it was loaded"
-        if source is None:
-            return model.codec
-        guest = self._guest(f"vae {source}", lambda: self._codec(source))
-        return staged_codec(guest.module, self._rooms, f"vae {source}", guest.dtype)
-
     def _relief(self, source: str | None) -> Second | None:
         """What takes over on the way."""
         if self._refiner is not None and self._refiner[0] != source:
             for name in self._refiner[1].names:
-                self._rooms.remove(name)
+                self._guests.rooms.remove(name)
             self._refiner = None
         if source is not None and self._refiner is None:
             self._refiner = source, self._second(source)
@@ -131,7 +114,7 @@ class Changes:
     def _with(self, model: Model, network: LatentUNet | Controlled, names: Sequence[str], fast: int) -> Model:
         """The model with this network, of these components, its deep part computed at every so manieth step."""
         hastened = network if fast == 1 else Fast(network.around, fast)
-        return _walking(model, staged_network(hastened, self._rooms, names, self._network.dtype))
+        return walking_on(model, self._guests.network(hastened, names))
 
     def _control(self, request: Request, name: str, hint: Tensor) -> Control:
         source = request.options.get(f"{name}_net")
@@ -143,7 +126,7 @@ class Changes:
             shape = replace(self._shape, in_channels=4)
             return Component(lambda: ControlNet(shape), tensors, layout, self._network.device, self._network.dtype)
 
-        net = self._guest(f"{name}_net {source}", load).module
+        net = self._guests.welcome(f"{name}_net {source}", load).module
         return Control(net, hint, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
 
 
@@ -161,21 +144,6 @@ class Relay(nn.Module):
         return (self._first if float(timestep.max()) >= self._over else self._second)(x, timestep, cond)
 
 
-def _in_strips(request: Request, rooms: Rooms, codec: StagedCodec) -> bool:
-    """Whether samples are coded strip by strip: in half the memory and one and a half times the time."""
-    if request.options["coding"] != "auto":
-        return bool(request.options["coding"] == "strips")
-    pixels = (request.height or 0) * (request.width or 0)
-    return pixels > LARGE or codec.work(pixels) > rooms.budget
-
-
-def _walking(model: Model, network: Network) -> Model:
-    """The model with another network on the same path."""
-    assert isinstance(model.denoiser, NetworkDenoiser), "a network on a path"
-    was = model.denoiser
-    return replace(model, denoiser=NetworkDenoiser(network, was.path, was.target, was.timestep))
-
-
 def _relayed(model: Model, second: Model, over: float) -> Model:
     """The model, and from the time `over` down the second, told in its own way (arXiv:2307.01952, section 2.5).
 
@@ -191,7 +159,7 @@ def _relayed(model: Model, second: Model, over: float) -> Model:
         return replace(first, then=(over + 0.5 / 1000, last))
 
     network = Relay(model.denoiser.network, second.denoiser.network, 1000 * over)
-    return replace(_walking(model, network), encoder=encode)
+    return replace(walking_on(model, network), encoder=encode)
 
 
 def _own(model: Model, request: Request) -> tuple[str, ...]:

@@ -1,8 +1,6 @@
 """Prompts, sizes and pictures to what the networks of Stable Diffusion are told."""
 
 from collections.abc import Sequence
-from dataclasses import replace
-from itertools import zip_longest
 from typing import final
 
 import torch
@@ -14,15 +12,16 @@ from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets.layers import sines
 from triptych.engine.text.clip import ClipText
 from triptych.families import place
+from triptych.families.prompts import Remembered, listed, spoken
 from triptych.families.sd_weights import Kind
 from triptych.model import Script
 from triptych.profiles import profile
-from triptych.text import inversion, tags
+from triptych.text import inversion
 from triptych.text.encode import RULES, ClipEncoder, Tower, Turn
 from triptych.types import Request
 from triptych.weights.offload import Rooms
 
-__all__ = ["PromptEncoder", "heeds_tags", "listed"]
+__all__ = ["PromptEncoder"]
 
 
 @final
@@ -35,27 +34,15 @@ class PromptEncoder:
         """names: of the towers in these rooms."""
         self.kind, self.towers, self.codec = kind, tuple(towers), codec
         self._device, self._rooms, self._names = device, rooms, names
-        self._asked: Request | None = None
-        self._of: tuple[object, ...] = ()  # its options and what was seen with it
-        self._scripts: dict[str, Script] = {}  # what its prompts told
+        self._remembered = Remembered(self._told)
+
+    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Script:
+        """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField."""
+        return self._remembered(request, prompt, **seen)
 
     @torch.inference_mode()
-    def __call__(self, request: Request, prompt: str, **seen: Tensor) -> Script:
-        """seen: `init` (1, 3, H, W) and `mask` (1, 1, H, W), 1 where it may change. Raises InvalidField.
-
-        All prompts of a request are told together and once, so that they are cut into as many chunks and fit into one
-        batch; its parts, which differ in seed and count, are told the same.
-        """
-        of = (request.options, *seen.values())
-        asked = replace(request, seed=0, count=1)
-        same = asked == self._asked and all(one is other for one, other in zip_longest(of, self._of))
-        if not same or prompt not in self._scripts:
-            self._asked, self._of, self._scripts = asked, of, self._told(request, prompt, **seen)
-        return self._scripts[prompt]
-
-    def _told(self, request: Request, prompt: str, **seen: Tensor) -> dict[str, Script]:
-        texts = list(dict.fromkeys([request.prompt, request.negative_prompt or "", prompt]))
-        said = [_spoken(request, text) for text in texts]
+    def _told(self, request: Request, texts: Sequence[str], **seen: Tensor) -> dict[str, Script]:
+        said = [spoken(request, text) for text in texts]
         turns = self._listening(request)(said, request.steps or 1)
         starts = [0, *(turn.last for turn in turns[:-1])]
         kept, found = self._kept(request, **seen), dict[str, Script]()
@@ -98,21 +85,6 @@ class PromptEncoder:
 
 
 WANTED, UNWANTED = 6.0, 2.5  # scores of beauty, as the refiner's authors use it
-
-
-def heeds_tags(request: Request) -> bool:
-    """Whether the prompt may name networks, as A1111's language has them."""
-    return profile(request.options.get("profile")).reading == "a1111"
-
-
-def _spoken(request: Request, text: str) -> str:
-    """What of a prompt is said to the towers."""
-    return tags.apart(text)[0] if text == request.prompt and heeds_tags(request) else text
-
-
-def listed(text: str | None) -> list[str]:
-    """What stands between commas."""
-    return [part.strip() for part in (text or "").split(",") if part.strip()]
 
 
 def _cond(turn: Turn, row: int, numbers: Tensor | None, kept: Tensor | None, loud: float) -> Conditioning:

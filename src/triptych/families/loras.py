@@ -1,4 +1,4 @@
-"""The files of small changes of a request to Stable Diffusion: named by an option or in the prompt, merged or live."""
+"""The files of small changes of a request: named by an option or in the prompt, merged or live."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -6,20 +6,17 @@ from math import prod
 from pathlib import Path
 from typing import Any, Final, final
 
-from triptych.engine.nets.ldm import LatentUNet, Shape
-from triptych.engine.text.clip import ClipText
 from triptych.errors import InvalidField
 from triptych.families import place
-from triptych.families.sd_prompts import heeds_tags, listed
+from triptych.families.prompts import heeds_tags, listed
 from triptych.text import tags
 from triptych.text.tags import Tag
 from triptych.types import Request
 from triptych.weights.files import open_tensors
-from triptych.weights.layouts import unet as layouts
 from triptych.weights.loading import Component
-from triptych.weights.lora import Lora, Use, read, target, together
+from triptych.weights.lora import Lora, Use, read, together
 from triptych.weights.lora_modes import MODES
-from triptych.weights.lora_names import TEXT, TEXT_2, UNET
+from triptych.weights.lora_names import Target
 
 __all__ = ["Loras", "loras", "named"]
 
@@ -30,13 +27,11 @@ Named = tuple[str, dict[str, float]]  # a file, and its strengths by the part of
 class Loras:
     """The files that act in the networks of a loaded model, and those that were read for it."""
 
-    def __init__(self, network: Component[LatentUNet], shape: Shape, towers: Mapping[str, Component[ClipText]]) -> None:
-        """towers: by the folder that diffusers keeps them in."""
-        names = layouts.diffusers(network.module.state_dict(), shape.blocks)
-        self._targets = {"unet": target(network.module, UNET, names)}
-        for name, tower in towers.items():
-            self._targets[name] = target(tower.module, TEXT_2 if name == "text_encoder_2" else TEXT)
-        self._components: dict[str, Component[Any]] = {"unet": network, **towers}
+    def __init__(self, components: Mapping[str, Component[Any]], targets: Mapping[str, Target]) -> None:
+        """components: by the folder that diffusers keeps them in, the network first; targets: what of each may change,
+        by the same names."""
+        self._components, self._targets = components, targets
+        self._network = next(iter(components.values()))
         modules = {name: one.module for name, one in self._components.items()}
         self._modes = {name: make(modules) for name, make in MODES.items()}
         for name, one in self._components.items():
@@ -73,7 +68,7 @@ class Loras:
         if asked != "auto":
             return asked
         settled = all(one.here for one in self._components.values())
-        aside = self._components["unet"].device.startswith("cuda")  # copies go to main memory
+        aside = self._network.device.startswith("cuda")  # copies go to main memory
         return "merged" if aside or (settled and self._size(uses) <= spare + self._merged) else "live"
 
     def _size(self, uses: list[Use]) -> int:

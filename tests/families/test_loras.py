@@ -9,7 +9,7 @@ from test_sd import SIZE, both, quiet, sd15  # noqa: F401  # a fixture
 
 import triptych
 from triptych.errors import InvalidField, WeightsError
-from triptych.families import sd_loras
+from triptych.families import loras
 from triptych.model import decode, generate, prepared
 from triptych.types import Request
 from triptych.weights.lora_modes import Beside, Within
@@ -143,7 +143,7 @@ def test_a_tag_is_the_option_and_says_nothing_to_the_towers(both, folder, tags, 
     for profile in ("native", "a1111"):
         request = asked(model, f"a red{tags} fox", profile=profile, lora_folder=str(folder))
         same = asked(model, profile=profile, loras=option)
-        assert {str(file) for file, _ in sd_loras.named(request)} == {file for file, _ in sd_loras.named(same)}
+        assert {str(file) for file, _ in loras.named(request)} == {file for file, _ in loras.named(same)}
     named, warnings = walked(model, f"a red{tags} fox", "", lora_folder=str(folder))
     np.testing.assert_array_equal(named, expected)
     assert warnings == ()
@@ -163,7 +163,7 @@ def test_other_programs_read_a_tag_as_text(both, folder, profile):  # noqa: F811
     _, _, model = both
     prompt = "a fox<lora:pose:1>"
     told = {"profile": profile, "lora_folder": str(folder)}
-    assert sd_loras.named(asked(model, prompt, **told)) == []
+    assert loras.named(asked(model, prompt, **told)) == []
     picture, warnings = walked(model, prompt, **told)
     assert warnings == ()
     assert np.abs(picture - walked(model, "a fox", **told)[0]).max() > 0.01

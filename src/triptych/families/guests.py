@@ -1,0 +1,103 @@
+"""What requests bring into a loaded model, and the room that all of it has there."""
+
+import math
+from collections.abc import Callable, Sequence, Set
+from dataclasses import replace
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from triptych.engine.codecs.kl import KL
+from triptych.engine.codecs.tiles import Strips
+from triptych.engine.denoiser import Network, NetworkDenoiser
+from triptych.model import Model
+from triptych.types import Request
+from triptych.weights.loading import Component
+from triptych.weights.memory import available
+from triptych.weights.offload import Posterior, Rooms, StagedCodec, StagedNetwork
+
+__all__ = ["Guests", "decoding", "staged_codec", "walking_on"]
+
+LARGE: Final = 1600 * 1600  # pixels that a codec takes about 4 GiB to decode whole, in bfloat16
+PATCH: Final = 8 * 8  # pixels of a latent
+
+
+def decoding(pixels: int, dtype: torch.dtype) -> int:
+    """Bytes beside its weights that a KL codec takes for so many pixels as a whole.
+
+    Measured on a CPU in bfloat16, the peak of the process, at 512 and 768 pixels; float32 takes twice as much.
+    """
+    return (128 * 2**20 + 1800 * pixels) * dtype.itemsize // 2
+
+
+def staged_codec(codec: Posterior, rooms: Rooms, name: str, dtype: torch.dtype) -> StagedCodec:
+    """The codec, whose component of this name comes when it is used; in strips it takes half the memory."""
+    share = 2 if isinstance(codec, Strips) else 1
+    return StagedCodec(codec, dtype, rooms, name, lambda pixels: decoding(pixels, dtype) // share)
+
+
+def walking_on(model: Model, network: Network) -> Model:
+    """The model with another network on the same path."""
+    assert isinstance(model.denoiser, NetworkDenoiser), "a network on a path"
+    was = model.denoiser
+    return replace(model, denoiser=NetworkDenoiser(network, was.path, was.target, was.timestep))
+
+
+@final
+class Guests:
+    """The components that requests add, by their names in the rooms, and how much the model's work takes beside them.
+
+    walking: pixels of all pictures of a batch to the bytes that a step takes beside the network's weights.
+    """
+
+    def __init__(self, rooms: Rooms, device: str, walking: Callable[[int], int]) -> None:
+        self.rooms, self._device, self._walking = rooms, device, walking
+        self._here: dict[str, Component[Any]] = {}
+
+    def dismiss(self, wanted: Set[str]) -> None:
+        """All but these go."""
+        for name in self._here.keys() - wanted:
+            del self._here[name]
+            self.rooms.remove(name)
+
+    def welcome(self, name: str, make: Callable[[], Component[Any]]) -> Component[Any]:
+        """The one of this name, made if it is not there."""
+        if name not in self._here:
+            self._here[name] = make()
+            self.rooms.add(name, self._here[name])
+        return self._here[name]
+
+    def make_room(self, request: Request, codec: StagedCodec) -> float:
+        """How much there is for the request, and everything into it if it holds everything; bytes that are left."""
+        pixels = (request.height or 0) * (request.width or 0)
+        self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
+        work = max(self._walking(2 * pixels * request.count), codec.work(pixels))
+        self.rooms.settle(work)
+        return self.rooms.budget - self.rooms.held - work
+
+    def coder(self, model: Model, source: str | None, make: Callable[[], Component[KL]]) -> StagedCodec:
+        """The codec: of a source, or the model's own."""
+        assert isinstance(model.codec, StagedCodec), "a codec as it was loaded"
+        if source is None:
+            return model.codec
+        guest = self.welcome(f"vae {source}", make)
+        return staged_codec(guest.module, self.rooms, f"vae {source}", guest.dtype)
+
+    def fitting(self, request: Request, codec: StagedCodec) -> StagedCodec:
+        """The codec as it is used: strip by strip in half the memory and one and a half times the time, or whole."""
+        assert isinstance(codec.codec, KL), "a codec as it was loaded"
+        asked = request.options["coding"]
+        pixels = (request.height or 0) * (request.width or 0)
+        short = pixels > LARGE or codec.work(pixels) > self.rooms.budget
+        if asked == "strips" or (asked == "auto" and short):
+            return staged_codec(Strips(codec.codec), self.rooms, codec.name, codec.dtype)
+        return codec
+
+    def network(self, network: Network, names: Sequence[str]) -> StagedNetwork:
+        """The network, whose components of these names come when it is called."""
+
+        def work(x: Tensor) -> int:
+            return self._walking(len(x) * math.prod(x.shape[2:]) * PATCH)
+
+        return StagedNetwork(network, self.rooms, names, work)
