@@ -1,6 +1,6 @@
 """Every network at its full width against its reference, in float32: how far apart they are, as a share of the largest.
 
-    python bench/full_width.py [sd15 sdxl refiner controlnet vae] [--json FILE]
+    python bench/full_width.py [sd15 sdxl refiner controlnet vae flux sd3] [--json FILE]
 
 Random weights, drawn anew from each tensor's name, so that the two need not be in memory together: the largest takes
 11 GiB, once for each engine, one after the other.
@@ -11,12 +11,20 @@ import gc
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from against_diffusers import SD15, SDXL, VAE
-from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
 from triptych.engine.codecs import kl
@@ -24,8 +32,12 @@ from triptych.engine.codecs.kl import KL
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets import ldm
 from triptych.engine.nets.controlnet import ControlNet
+from triptych.engine.nets.flux import DEV, Flux
 from triptych.engine.nets.ldm import LatentUNet, Shape
+from triptych.engine.nets.mmdit import SD3_MEDIUM, MMDiT
+from triptych.weights.layouts import flux as fluxes
 from triptych.weights.layouts import gathered
+from triptych.weights.layouts import mmdit as mmdits
 from triptych.weights.layouts import unet as unets
 from triptych.weights.layouts import vae as vaes
 
@@ -132,14 +144,56 @@ def vae() -> float:
     return max(decoded, encoded)
 
 
+@torch.inference_mode()
+def flux() -> float:
+    """Two double and four single blocks, which is what fits beside others in memory."""
+    torch.manual_seed(0)
+    x, tokens, vector = torch.randn(2, 16, SIDE, SIDE), torch.randn(2, 77, 4096), torch.randn(2, 768)
+    t, guidance = torch.tensor([500.0, 3.0]), torch.tensor([3.5, 1.0])
+    cond = Conditioning(tokens=tokens, vector=vector, scalars={"guidance": guidance})
+    with torch.device("meta"):
+        theirs = FluxTransformer2DModel(num_layers=2, num_single_layers=4, guidance_embeds=True)
+        ours = Flux(replace(DEV, doubles=2, singles=4))
+    shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
+    places = FluxPipeline._prepare_latent_image_ids(2, SIDE // 2, SIDE // 2, torch.device("cpu"), torch.float32)
+    wanted = filled(theirs)(
+        FluxPipeline._pack_latents(x, 2, 16, SIDE, SIDE), tokens, vector, t / 1000, places, torch.zeros(77, 3), guidance
+    ).sample
+    del theirs
+    gc.collect()
+    found = like(ours, fluxes.diffusers, shapes)(x, t, cond)
+    return apart(found, FluxPipeline._unpack_latents(wanted, 8 * SIDE, 8 * SIDE, 8))
+
+
+@torch.inference_mode()
+def sd3() -> float:
+    """Stable Diffusion 3 medium, whole: 8.4 GB for each engine."""
+    torch.manual_seed(0)
+    x, tokens, vector = torch.randn(2, 16, SIDE, SIDE), torch.randn(2, 154, 4096), torch.randn(2, 2048)
+    t = torch.tensor([500.0, 3.0])
+    with torch.device("meta"):
+        ours = MMDiT(SD3_MEDIUM)
+        theirs = SD3Transformer2DModel(
+            num_layers=24, num_attention_heads=24, caption_projection_dim=1536, pos_embed_max_size=192
+        )
+    shapes = {name: tuple(value.shape) for name, value in theirs.state_dict().items()}
+    wanted = filled(theirs)(x, tokens, vector, t).sample
+    del theirs
+    gc.collect()
+    return apart(like(ours, mmdits.diffusers, shapes)(x, t, Conditioning(tokens=tokens, vector=vector)), wanted)
+
+
+NAMED = {"controlnet": controlnet, "vae": vae, "flux": flux, "sd3": sd3}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=[*UNETS, "controlnet", "vae"])
+    parser.add_argument("what", nargs="*", default=[*UNETS, *NAMED])
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
     found = {}
     for what in told.what:
-        found[what] = unet(what) if what in UNETS else {"controlnet": controlnet, "vae": vae}[what]()
+        found[what] = unet(what) if what in UNETS else NAMED[what]()
         print(f"{what:12} {found[what]:.2e}", flush=True)
         gc.collect()
     if told.json:

@@ -73,10 +73,23 @@ Guide = Callable[[Denoiser, float, Conditioning], Denoiser]
 """(denoiser, guidance scale, conditioning of the negative prompt) -> the denoiser that is sampled from."""
 
 
+def told_scale(request: Request) -> float | None:
+    """How much to guide, as the request says it."""
+    return request.guidance_scale
+
+
+def as_it_is(spacing: Spacing) -> Spacing:
+    """The spacing itself."""
+    return spacing
+
+
 @final
 @dataclass(frozen=True, slots=True, eq=False)
 class Model:
     """All that `generate` needs to know. guide: `unguided` for distilled models, which are told the scale instead.
+
+    scale: how much to guide; shifted: a spacing that a request names to the model's own; walked: (steps, strength) to
+    steps, where a model's rule is not its program's.
 
     init: what an init is: where the walk starts ("start"); that, and the network sees it and its mask ("seen"); or the
     first member of a sequence, which the network sees and which is kept ("first"). moments: samples to the mean and the
@@ -90,6 +103,9 @@ class Model:
     codec: Codec
     spacing: Spacing = uniform
     guide: Guide = ClassifierFree
+    scale: Callable[[Request], float | None] = told_scale
+    shifted: Callable[[Spacing], Spacing] = as_it_is
+    walked: Callable[[int, float], int] | None = None
     init: Literal["start", "seen", "first"] = "start"
     moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     prepare: "Prepare | None" = None
@@ -140,13 +156,18 @@ def generate(
     share = _share(request, init, strength)
     rules = profile(request.options.get("profile"))
     asked = drawing(request, model.codec.scale_factor)
-    walk = _Walk(steps, walked(steps, share, rules), _sampler(request, rules), rules, asked)
+    walk = _Walk(steps, walked(steps, share, rules, model.walked), _sampler(request, rules), rules, asked)
     return _walk(model, request, walk, init, mask)
 
 
-def walked(steps: int, strength: float, rules: Profile = PROFILES["native"]) -> int:
-    """How many of these steps are walked within this share of the path. Raises InvalidField."""
-    count = rules.walked(steps, strength)
+def walked(
+    steps: int,
+    strength: float,
+    rules: Profile = PROFILES["native"],
+    own: Callable[[int, float], int] | None = None,
+) -> int:
+    """How many of these steps are walked within this share of the path; own: a model's rule. Raises InvalidField."""
+    count = (own or rules.walked)(steps, strength)
     if count < 1:
         raise InvalidField("strength", strength, f"{1 / steps:g} or more with {steps} steps", "Or take more steps.")
     return count
@@ -201,7 +222,7 @@ class _Walk:
 def _walk(model: Model, request: Request, walk: _Walk, init: Tensor | None, mask: Tensor | None) -> Iterator[Step]:
     path, shape = model.denoiser.path, latent_shape(model.codec, model.card.lengths(request))
     model = replace(model, denoiser=counted(model.denoiser, walk.rules))
-    whole = spacing(walk.rules, request, model.spacing)(path, walk.steps, math.prod(shape[1:]))
+    whole = spacing(walk.rules, request, model.spacing, model.shifted)(path, walk.steps, math.prod(shape[1:]))
     whole_walk = walk.walked == walk.steps
     times, tell = whole if whole_walk else whole[-walk.walked - 1 :], partial(_told, model, request, whole)
     cond = tell(request.prompt)
@@ -259,7 +280,7 @@ def _shrunk(mask: Tensor, latents: Sequence[int]) -> Tensor:
 
 def _guided(model: Model, request: Request, tell: Callable[[str], Conditioning]) -> Denoiser:
     """The model's denoiser under all the guidance that the request asks for."""
-    scale, options = request.guidance_scale, request.options
+    scale, options = model.scale(request), request.options
     name, phi = options.get("guidance"), options.get("guidance_rescale") or 0.0
     if scale is None or scale == 1 or (name is None and model.guide is unguided):
         return model.denoiser

@@ -161,10 +161,13 @@ def profile(name: str | None) -> Profile:
     return PROFILES[name or "native"]
 
 
-def spacing(rules: Profile, request: Request, usual: Spacing) -> Spacing:
-    """The times that the request's words mean; usual: those of a model where it says nothing."""
+def spacing(
+    rules: Profile, request: Request, usual: Spacing, shifted: Callable[[Spacing], Spacing] = lambda named: named
+) -> Spacing:
+    """The times that the request's words mean; usual: those of a model where it says nothing; shifted: what a model
+    makes of named ones."""
     name = request.sampler or ""
-    found = usual if request.spacing is None else SPACINGS[request.spacing]
+    found = usual if request.spacing is None else shifted(SPACINGS[request.spacing])
     found = rules.own.get(name) or rules.spacings.get(request.spacing or "") or found
     return counting.Skipping(found) if name in rules.skipping else found
 

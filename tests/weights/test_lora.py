@@ -292,7 +292,7 @@ def test_a_sum_by_blocks_of_rows_is_the_sum(order, dtype, monkeypatch: pytest.Mo
     toy.to(dtype).to(memory_format=order)
     weight = toy.conv_in.weight.detach().clone()
     weighed = [
-        (lora.changes["unet"]["conv_in.weight"], strength) for lora, strength in zip(two, (0.7, -2), strict=True)
+        (lora.changes["unet"]["conv_in.weight"][0], strength) for lora, strength in zip(two, (0.7, -2), strict=True)
     ]
     monkeypatch.setattr(lora_changes, "AT_ONCE", 3 * weight[0].numel())  # eight rows, three at a time
     found = torch.empty_like(weight)

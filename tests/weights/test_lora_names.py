@@ -14,7 +14,7 @@ from triptych.engine.text.clip import ClipText
 from triptych.errors import WeightsError
 from triptych.weights.layouts.unet import diffusers
 from triptych.weights.lora import target
-from triptych.weights.lora_names import TEXT, TEXT_2, UNET, Shape, Target, matched
+from triptych.weights.lora_names import TEXT, TEXT_2, UNET, Place, Shape, Target, matched
 
 # ---- names ---------------------------------------------------------------------------------------------------------
 
@@ -68,8 +68,8 @@ def test_every_module_of_diffusers_is_found_however_it_is_written(way: str, fami
     assert found.unmatched == ()
     assert found.warning is None
     assert len(found.parts["unet"]) == len(shapes)
-    for module, entry in found.parts["unet"].items():
-        shape = unet.shapes[f"{module}.weight"]
+    for place, entry in found.parts["unet"].items():
+        shape = unet.shapes[f"{place.module}.weight"]
         assert file[entry.roles["up"]][0] == shape[0]
         assert torch.Size(file[entry.roles["down"]][1:]).numel() == torch.Size(shape[1:]).numel()
 
@@ -83,7 +83,7 @@ def test_original_names_are_found_and_are_what_diffusers_takes_them_for(family):
     )
     found = matched(file, {"unet": unet}, name)
     assert found.unmatched == ()
-    assert found.parts["unet"].keys() == matrices.keys()
+    assert found.parts["unet"].keys() == set(map(Place, matrices))
     if name == "sdxl":
         came_from = {}
         for module in matrices:
@@ -93,7 +93,7 @@ def test_original_names_are_found_and_are_what_diffusers_takes_them_for(family):
         file = {theirs: (4, *matrices[module][1:]) for theirs, module in came_from.items()}
         file |= {n.replace(".down.", ".up."): (matrices[module][0], 4) for n, module in came_from.items()}
         entries = matched(file, {"unet": unet}, name).parts["unet"]
-        assert {entry.roles["down"]: module for module, entry in entries.items()} == came_from
+        assert {entry.roles["down"]: place.module for place, entry in entries.items()} == came_from
 
 
 def test_old_attention_processors_are_found(family):
@@ -157,7 +157,7 @@ def of_layer(name: str, parts: dict[str, Shape]) -> dict[str, Shape]:
 def test_unknown_names_are_left_out_and_said():
     file = of_layer("attn1_to_q", {**LOW, "diff_b": (12,), "oft_blocks": (2, 2)}) | of_layer("attn9_to_q", LOW)
     found = matched(file | of_layer("conv_in", {"lora_up.weight": (8, 2)}), {"unet": TOY}, "toy")
-    assert list(found.parts["unet"]) == ["attn1.to_q"]
+    assert list(found.parts["unet"]) == [Place("attn1.to_q")]
     assert (found.total, len(found.unmatched)) == (7, 5)
     assert found.warning == (
         "toy: 5 of 7 tensors fit nothing here and are left out: lora_unet_attn1_to_q.diff_b, "

@@ -13,37 +13,58 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 import triptych
+from triptych.engine.nets import flux, mmdit
 from triptych.engine.nets.ldm import LatentUNet
-from triptych.engine.text.clip import ClipText
+from triptych.engine.text import t5
+from triptych.engine.text.clip import TOWERS, ClipText
 from triptych.families.sd_weights import KINDS
 from triptych.weights import lora_share
-from triptych.weights.layouts.unet import diffusers
+from triptych.weights.layouts import flux as flux_layouts
+from triptych.weights.layouts import mmdit as mmdit_layouts
+from triptych.weights.layouts import unet as unet_layouts
 from triptych.weights.lora import target
 from triptych.weights.lora_share import NETWORKS, PARTS, shares, targets
 
-UNETS = {"unet-sd15": "sd15", "unet-sdxl": "sdxl", "unet-refiner": "sdxl-refiner"}
-TOWERS = {"clip-l": ("sd15", 0), "clip-bigg": ("sdxl", 1)}
+
+def unet(kind):
+    of = KINDS[kind].shape
+    return lambda: LatentUNet(of), lambda names: unet_layouts.diffusers(names, of.blocks)
 
 
-def built(network):
+BUILT = {
+    "unet-sd15": unet("sd15"),
+    "unet-sdxl": unet("sdxl"),
+    "unet-refiner": unet("sdxl-refiner"),
+    "sd3-medium": (lambda: mmdit.MMDiT(mmdit.SD3_MEDIUM), mmdit_layouts.diffusers),
+    "sd3.5-large": (lambda: mmdit.MMDiT(mmdit.SD35_LARGE), mmdit_layouts.diffusers),
+    "sd3.5-medium": (lambda: mmdit.MMDiT(mmdit.SD35_MEDIUM), mmdit_layouts.diffusers),
+    "flux": (lambda: flux.Flux(flux.DEV), flux_layouts.diffusers),
+    "clip-l": (lambda: ClipText(**TOWERS["vit-l"]), lambda names: {}),
+    "clip-l-projected": (lambda: ClipText(**TOWERS["vit-l"], projected=768), lambda names: {}),
+    "clip-bigg": (lambda: ClipText(**TOWERS["vit-bigg"]), lambda names: {}),
+    "t5-xxl": (lambda: t5.T5Text(**t5.TOWERS["t5-xxl"]), lambda names: {}),
+}
+
+
+def target_of(build, layout, prefixes=()):
     with torch.device("meta"):
-        if network in UNETS:
-            return LatentUNet(KINDS[UNETS[network]].shape)
-        kind, place = TOWERS[network]
-        return ClipText(**KINDS[kind].towers[place].tower)
+        module = build()
+    return target(module, prefixes, layout([name for name, _ in module.named_parameters()]))
 
 
 def recorded():
     """The text of the records, from the networks."""
     lines = []
     for network in NETWORKS:
-        module = built(network)
+        found = target_of(*BUILT[network])
+        others = {}
+        for theirs, place in found.aliases.items():
+            runs = ",".join(f"{start}:{stop}" for start, stop in place.runs)
+            others.setdefault(place.module, []).append(f"{theirs}@{runs}" if runs else theirs)
         lines.append(f"# {network}")
-        names = {name: tuple(weight.shape) for name, weight in module.named_parameters()}
-        theirs = diffusers(names, KINDS[UNETS[network]].shape.blocks) if network in UNETS else {}
-        for name, shape in names.items():
-            other = theirs[name].names[0].rpartition(".")[0] if name in theirs else ""
-            lines.append(" ".join(filter(None, (name, ",".join(map(str, shape)), other))))
+        for name, shape in found.shapes.items():
+            lines.append(" ".join([name, ",".join(map(str, shape)), *others.pop(name.rpartition(".")[0], ())]))
+        assert not others
     return "\n".join(lines) + "\n"
 
 
@@ -57,18 +78,19 @@ def test_the_records_are_the_networks():
 @pytest.mark.parametrize("kind", ["sd15", "sd15-inpainting", "sdxl", "sdxl-inpainting", "sdxl-refiner"])
 def test_what_is_told_of_a_family_is_what_a_loaded_model_takes(kind):
     family, _, variant = kind.partition("-") if kind != "sdxl-refiner" else (kind, "", "")
-    found = targets(family, 9 if variant else None)
-    of = KINDS[kind]
-    with torch.device("meta"):
-        network, towers = LatentUNet(of.shape), {one.folder: ClipText(**one.tower) for one in of.towers}
-    sources = diffusers([name for name, _ in network.named_parameters()], of.shape.blocks)
-    assert found.keys() == {"unet", *towers}
-    ours = target(network, found["unet"].prefixes, sources)
-    assert found["unet"].shapes == ours.shapes
-    assert found["unet"].spellings() == ours.spellings()
-    for name, tower in towers.items():
-        ours = target(tower, found[name].prefixes)
+    found, of = targets(family, variant), KINDS[kind]
+    theirs = {"unet": unet(kind)}
+    theirs |= {one.folder: (lambda one=one: ClipText(**one.tower), lambda names: {}) for one in of.towers}
+    assert found.keys() == theirs.keys()
+    for name, made in theirs.items():
+        ours = target_of(*made, found[name].prefixes)
         assert (found[name].shapes, found[name].spellings()) == (ours.shapes, ours.spellings())
+
+
+def test_what_is_told_of_the_fill_variant_of_flux():
+    ours = target_of(lambda: flux.Flux(flux.FILL), flux_layouts.diffusers)
+    found = targets("flux", "fill")["transformer"]
+    assert (found.shapes, found.spellings()) == (ours.shapes, ours.spellings())
 
 
 # ---- files as others write them, by the modules that their networks have --------------------------------------------

@@ -317,7 +317,7 @@ def test_a_lone_autoencoder_may_belong_to_several(look, tmp_path):
         assert (found.kind, found.family) == ("vae", "")
         assert found.families == ("sd15", "sd2", "sdxl", "sdxl-refiner")
         assert any("nothing tells which" in note for note in found.notes)
-    assert look(vae(16)).families == ("sd3", "flux")
+    assert look(vae(16)).families == ("sd3", "sd3.5", "flux")
     path = sparse(tmp_path / "vae" / "diffusion_pytorch_model.safetensors", vae())
     path.with_name("config.json").write_text('{"scaling_factor": 0.13025}')
     assert recognise(open_bundle(path)).families == ("sdxl", "sdxl-refiner")
@@ -327,7 +327,7 @@ def test_a_lone_autoencoder_may_belong_to_several(look, tmp_path):
 
 
 def test_lone_text_encoders(look):
-    assert look(tower("l")).families == ("sd15", "sdxl", "sd3", "flux")
+    assert look(tower("l")).families == ("sd15", "sdxl", "sd3", "sd3.5", "flux")
     assert look(under("text_model.", tower("l"))).kind == "text_encoder"
     assert look(tower("h")).family == "sd2"
     assert look(open_clip("h")).family == "sd2"
@@ -356,7 +356,11 @@ def test_families_that_come_later(look, family):
         ("sd3", {"joint_blocks.0.context_block.adaLN_modulation.1.bias": (9216,)}),
         (
             "flux",
-            {"double_blocks.0.img_mod.lin.weight": (18432, 3072), "single_blocks.0.linear1.weight": (21504, 3072)},
+            {
+                "img_in.weight": (3072, 64),
+                "double_blocks.0.img_mod.lin.weight": (18432, 3072),
+                "single_blocks.0.linear1.weight": (21504, 3072),
+            },
         ),
         ("flux2", {"single_stream_modulation.lin.weight": (3, 3)}),
     ],

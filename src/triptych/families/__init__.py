@@ -149,14 +149,14 @@ def _told(bundle: "Bundle") -> str:
         raise
     if found.refusal:
         raise WeightsError(found.refusal)
-    if found.missing:
-        raise WeightsError(
-            f"{bundle.where} lacks {', '.join(found.missing)}. Name a file or a folder that holds all of a model."
-        )
     kind = "-".join(filter(None, (found.family, found.variant)))
-    for one in cards().values():
-        if one.settings.get("kind") == kind:
-            return one.name
+    one = next((one for one in cards().values() if one.settings.get("kind") == kind), None)
+    lacking = [part for part in found.missing if one is None or part not in one.fields]  # those a request can name
+    if lacking:
+        advice = "Name a file or a folder that holds all of a model."
+        raise WeightsError(f"{bundle.where} lacks {', '.join(lacking)}. {advice}")
+    if one is not None:
+        return one.name
     here = ", ".join(sorted({one.settings["kind"] for one in cards().values() if "kind" in one.settings}))
     raise WeightsError(f"{bundle.where} is {kind or found.kind}, which does not run here; what does: {here}.")
 

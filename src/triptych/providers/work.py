@@ -242,7 +242,7 @@ class Run:
         """Steps of one walk."""
         started = "init" in request.inputs or request is not self.request
         share = request.strength if started and request.strength else 1.0
-        return walked(request.steps or 1, share, profile(request.options.get("profile")))
+        return walked(request.steps or 1, share, profile(request.options.get("profile")), self.model.walked)
 
     def _expected(self) -> int:
         """Steps of one group."""
@@ -313,8 +313,9 @@ def coarse(latents: Tensor, most: int) -> Tensor:
 def warnings_of(card: Card, request: Request) -> list[str]:
     """What a request says to no effect, or what was done to its inputs."""
     found = []
-    if request.negative_prompt and request.guidance_scale == 1:
-        found.append("the negative prompt has no effect: guidance_scale 1 means no guidance")
+    knob = "true_guidance" if "true_guidance" in card.fields else "guidance_scale"
+    if request.negative_prompt and request.options.get(knob, request.guidance_scale) == 1:
+        found.append(f"the negative prompt has no effect: {knob} 1 means no guidance")
     found += pictures.rounded(card, request)
     for name, value in request.inputs.items():
         if request.height is None:  # a sound

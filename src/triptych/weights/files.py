@@ -1,7 +1,8 @@
 """Tensors of a file, of shards, or of a diffusers folder: found by name, mapped into memory, read one by one.
 
 Opening reads headers only. A tensor that is read is a view of the file's pages (copied only where one is written to),
-so that nothing is held twice: what is converted is the first copy. The tensor library is imported with the first read.
+so that nothing is held twice: what is converted is the first copy. What lies there in few bits is had by `rows` as it
+is; `read` multiplies it out. The tensor library is imported with the first read.
 """
 
 import mmap
@@ -14,11 +15,16 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from triptych.errors import WeightsError
-from triptych.weights import header
+from triptych.weights import gguf, header, scaled
+from triptych.weights.gguf import BLOCKS
 from triptych.weights.header import BITS, INFINITE, Entry, Header
+from triptych.weights.scaled import Scale
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
+
+    from triptych.weights.blocks import Rows
 
 __all__ = ["Bundle", "Tensors", "find", "joined", "open_bundle", "open_tensors"]
 
@@ -65,6 +71,7 @@ class Tensors:
     where: str  # for messages
     places: Mapping[str, tuple[Path, Entry]]
     metadata: Mapping[str, str]
+    scales: Mapping[str, Scale] = field(default_factory=dict)  # of weights of eight bits that have one
     _mapped: "dict[Path, tuple[mmap.mmap, Tensor]]" = field(default_factory=dict, repr=False, compare=False)
 
     def names(self) -> tuple[str, ...]:
@@ -80,28 +87,54 @@ class Tensors:
         return self._place(name)[1].shape
 
     def dtype(self, name: str) -> str:
-        """As the format names it: F32, BF16, F8_E4M3, ... Raises WeightsError where there is no such tensor."""
+        """As the format names it: F32, BF16, F8_E4M3, Q4_0, ... Raises WeightsError where there is no such tensor."""
         return self._place(name)[1].dtype
 
-    def read(self, name: str) -> "Tensor":
-        """A view of the file, on the CPU and of the dtype that it has there. Raises WeightsError."""
+    def form(self, name: str) -> str | None:
+        """What `rows` gives it in, where it is a matrix in few bits; None where `rows` cannot. Raises WeightsError."""
+        entry = self._place(name)[1]
+        count, _ = BLOCKS.get(entry.dtype, (1, 1))
+        few = entry.dtype in BLOCKS or entry.dtype.startswith(("F8_E4M3", "F8_E5M2")) or name in self.scales
+        whole = len(entry.shape) > 1 and entry.count > 0 and entry.count // entry.shape[0] % count == 0
+        return entry.dtype if few and whole and not entry.dtype.endswith("FNUZ") else None
+
+    def rows(self, name: str) -> "Rows":
+        """A matrix in few bits as it is, its numbers and blocks a view of the file. Raises WeightsError."""
         import torch
 
+        from triptych.weights.blocks import Rows
+
         path, entry = self._place(name)
-        kind = getattr(torch, TORCH.get(entry.dtype, ""), None)
-        if kind is None:
-            raise WeightsError(f"{path}: {name} is {entry.dtype}, which torch {torch.__version__} does not hold.")
-        raw = self._bytes(path)[entry.start : entry.stop]
-        if len(raw) < entry.stop - entry.start:
-            raise WeightsError(f"{path} has become shorter since it was opened. Open it again.")
-        if entry.start % max(BITS[entry.dtype] // 8, 1):  # some writers do not align
-            raw = raw.clone()
-        return raw.view(kind).reshape(entry.shape)
+        values = self._raw(path, entry).reshape(entry.shape[0] if len(entry.shape) > 1 else 1, -1)
+        if name not in self.scales:
+            return Rows(entry.dtype, values)
+        scale = self.scales[name]
+        if scale.said:
+            scaled.check(name, bytes(self._raw(*scale.said).numpy()), path)
+        numbers = self._plain(name, *scale.place).to(torch.float32).reshape(-1, 1)
+        return Rows(entry.dtype, values, numbers.expand(len(values), 1).contiguous())
+
+    def read(self, name: str, dtype: "torch.dtype | None" = None) -> "Tensor":
+        """A view of the file, on the CPU and of the dtype that it has there. Raises WeightsError.
+
+        What lies there in blocks or with scales is multiplied out: in float32, or rounded once to `dtype`.
+        """
+        import torch
+
+        from triptych.weights.blocks import unpacked
+
+        path, entry = self._place(name)
+        if name in self.scales:
+            return self.rows(name).whole(dtype or torch.float32).reshape(entry.shape)
+        if entry.dtype in BLOCKS:
+            return unpacked(entry.dtype, self._raw(path, entry), entry.shape, dtype or torch.float32)
+        return self._plain(name, path, entry)
 
     def under(self, prefix: str) -> "Tensors":
         """Those whose names begin with `prefix`, without it; the files stay mapped once."""
         chosen = {name.removeprefix(prefix): at for name, at in self.places.items() if name.startswith(prefix)}
-        return Tensors(self.where, chosen, self.metadata, self._mapped)
+        scales = {name.removeprefix(prefix): at for name, at in self.scales.items() if name.startswith(prefix)}
+        return Tensors(self.where, chosen, self.metadata, scales, self._mapped)
 
     def release(self, name: str) -> None:
         """A tensor's pages may leave the memory: whoever still looks at it reads them again."""
@@ -111,6 +144,23 @@ class Tensors:
         start = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages that are this tensor's alone
         if entry.stop // mmap.PAGESIZE * mmap.PAGESIZE > start:
             self._mapped[path][0].madvise(RELEASE, start, entry.stop // mmap.PAGESIZE * mmap.PAGESIZE - start)
+
+    def _plain(self, name: str, path: Path, entry: Entry) -> "Tensor":
+        import torch
+
+        kind = getattr(torch, TORCH.get(entry.dtype, ""), None)
+        if kind is None:
+            raise WeightsError(f"{path}: {name} is {entry.dtype}, which torch {torch.__version__} does not hold.")
+        raw = self._raw(path, entry)
+        if entry.start % max(BITS[entry.dtype] // 8, 1):  # some writers do not align
+            raw = raw.clone()
+        return raw.view(kind).reshape(entry.shape)
+
+    def _raw(self, path: Path, entry: Entry) -> "Tensor":
+        found = self._bytes(path)[entry.start : entry.stop]
+        if len(found) < entry.stop - entry.start:
+            raise WeightsError(f"{path} has become shorter since it was opened. Open it again.")
+        return found
 
     def _bytes(self, path: Path) -> "Tensor":
         import torch
@@ -163,7 +213,7 @@ def open_bundle(path: Path, variant: str | None = None) -> Bundle:
 
 def open_tensors(path: Path, variant: str | None = None) -> Tensors:
     """The tensors of a file, an index of shards, or a folder with one set. Raises WeightsError."""
-    return joined(path, {part: header.read(part) for part in find(path, variant)})
+    return joined(path, {part: _header(part) for part in find(path, variant)})
 
 
 def joined(where: Path, headers: Mapping[Path, Header]) -> Tensors:
@@ -177,7 +227,8 @@ def joined(where: Path, headers: Mapping[Path, Header]) -> Tensors:
                 )
             places[name] = (part, entry)
     metadata = {name: value for found in headers.values() for name, value in found.metadata.items()}
-    return Tensors(str(where), MappingProxyType(places), MappingProxyType(metadata))
+    chosen, scales = scaled.apart(places, metadata)
+    return Tensors(str(where), MappingProxyType(chosen), MappingProxyType(metadata), MappingProxyType(scales))
 
 
 def find(path: Path, variant: str | None = None) -> tuple[Path, ...]:
@@ -201,6 +252,19 @@ def find(path: Path, variant: str | None = None) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in files)
 
 
+def _header(path: Path) -> Header:
+    """Of either format, as the file's first bytes tell."""
+    return gguf.read(path) if path.is_file() and _begins(path) == gguf.MAGIC else header.read(path)
+
+
+def _begins(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(len(gguf.MAGIC))
+    except OSError:
+        return b""  # which the reader of headers has words for
+
+
 def _chosen(folder: Path, variant: str | None) -> Path:
     """The file or index in a folder that is of this variant."""
     found = _variants(folder)
@@ -211,7 +275,7 @@ def _chosen(folder: Path, variant: str | None) -> Path:
     if found:
         names = ", ".join(name or "one without a name" for name in sorted(found))
         raise WeightsError(f"{folder} has no variant {variant or 'without a name'}; it has: {names}. Name one of them.")
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.iterdir() if file.suffix in (".safetensors", ".gguf"))
     if len(files) == 1 and variant is None:
         return files[0]
     if files:

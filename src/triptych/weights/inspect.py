@@ -9,6 +9,7 @@ from triptych.errors import WeightsError
 from triptych.weights import networks
 from triptych.weights.adapters import Adapter
 from triptych.weights.files import Bundle, open_bundle
+from triptych.weights.gguf import BLOCKS
 from triptych.weights.lora_share import Share, shares
 from triptych.weights.networks import Part
 from triptych.weights.recognise import Found, recognise
@@ -23,6 +24,8 @@ TOLD = (
     "ss_sd_model_name",
     "ss_output_name",
     "ss_v2",
+    "general.architecture",
+    "general.name",
     "format",
     "prediction",
 )
@@ -51,10 +54,16 @@ class Report:
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Bytes that the parts take once they are loaded, by the dtype that they are loaded in."""
+        """Bytes that the parts take once they are loaded, by the dtype that they are loaded in.
+
+        In few bits is what layers stay in whose weights lie so in the file; all else is small.
+        """
         parts = self.found.parts if self.found else ()
         numbers = sum(part.parameters for part in parts) or self.parameters
-        return {name: numbers * size for name, size in BYTES.items()}
+        entries = [entry for part in parts for entry in part.entries.values()]
+        few = any(entry.dtype in BLOCKS or entry.dtype.startswith("F8_") for entry in entries)
+        kept = {"few bits": sum(entry.stop - entry.start for entry in entries)} if few else {}
+        return {name: numbers * size for name, size in BYTES.items()} | kept
 
     def told(self) -> dict[str, Any]:
         """The whole of it for JSON."""

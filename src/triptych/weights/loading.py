@@ -4,8 +4,9 @@ What is filled can be emptied again and filled anew: the file, which is mapped, 
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
 import torch
@@ -13,8 +14,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from triptych.errors import WeightsMismatch
-from triptych.weights.files import Tensors
-from triptych.weights.layouts import Source, clip, gathered
+from triptych.weights.blocks import Rows
+from triptych.weights.fewbits import FewBits, fits
+from triptych.weights.files import TORCH, Tensors
+from triptych.weights.layouts import Source, clip, gathered, same
+from triptych.weights.plan import Part, Share
+from triptych.weights.quantize import Packed
+from triptych.weights.shelf import Shelf, key_of
+from triptych.weights.streaming import Block, Carrier, Found, Passing, touch
 
 __all__ = ["Component"]
 
@@ -37,17 +44,45 @@ class Component(Generic[M]):
         dtype: torch.dtype,
         *,
         idle: re.Pattern[str] = clip.IDLE,
+        quantize: str | None = None,
+        shelf: Shelf | None = None,
+        blocks: Sequence[str] = (),
     ) -> None:
-        """idle: names in the file that need no place."""
+        """idle: names in the file that need no place.
+
+        Linear layers whose weights lie in the file in few bits are held so. quantize: of fewbits.CHOICES, or None;
+        shelf: where layers that are brought into eight bits are kept for the next start. blocks: names of lists of
+        modules that run one after the other, in this order, so that they may come in passing.
+        """
         with torch.device("meta"), _Blank():
             self.module = build().eval().requires_grad_(False)
-        self._tensors, self._keep = tensors, partial(_converted, device=device, dtype=dtype)
+        self._tensors = tensors
         self._shapes = {name: tuple(value.shape) for name, value in self.module.state_dict().items()}
         self._sources = layout(self._shapes)
         self.device, self.dtype, self.here = device, dtype, False
         self.arrived: list[Callable[[], None]] = []  # what is done whenever it has come
         self._check(idle)
-        self.size = sum(value.numel() * _width(value, dtype) for value in self.module.state_dict().values())
+        self._few = FewBits(self.module, tensors, self._sources, dtype, quantize)
+        self._quantize, self._shelf = quantize, shelf
+        stated = {name: value for name, value in self.module.state_dict().items() if name not in self._few.names()}
+        sizes = {name: value.numel() * _width(value, dtype) for name, value in stated.items()}
+        sizes |= self._few.sizes
+        self._views = {name for name in self._sources if self._is_view(name)}
+        self._blocks = {
+            f"{place}.{number}": [name for name in self._sources if name.startswith(f"{place}.{number}.")]
+            for place in blocks
+            for number, _ in enumerate(self.module.get_submodule(place).children())
+        }
+        self._sizes = {block: sum(sizes[name] for name in names) for block, names in self._blocks.items()}
+        self._reading = max((self._copied(name) for name in self._sources), default=0)
+        self.size = sum(sizes.values())
+        self.share: Share | None = None  # how it is here, if it comes in passing
+        self._passing: Passing[Found] | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Where its weights lie."""
+        return sorted({file for file, _ in self._tensors.places.values()})
 
     def _check(self, idle: re.Pattern[str]) -> None:
         used = {name for source in self._sources.values() for name in source.names}
@@ -57,39 +92,151 @@ class Component(Generic[M]):
         if missing or left:
             raise WeightsMismatch(self._tensors.where, missing, left)
 
+    def part(self, name: str) -> Part:
+        """What a plan has to know of it, under this name."""
+        return Part(name, self.size, tuple(self._sizes.values()), self._reading)
+
+    @property
+    def held(self) -> int:
+        """Bytes that it takes now."""
+        return (self.size if self.share is None else self.share.peak) if self.here else 0
+
     def come(self) -> M:
         """The network with its weights. Raises WeightsMismatch where a shape is another, WeightsError.
 
-        They are views of the file until they are converted, one after the other; each lets go of the one before.
+        They are views of the file until they are converted, one after the other.
         """
-        if self.here:
+        if self.here and self.share is None:
             return self.module
-        before: list[str] = []
+        if self.here:
+            self.leave()
+        self._hold("", self._read(self._sources, self.device))
+        return self._arrive()
 
-        def read(name: str) -> Tensor:
-            if before:
-                self._tensors.release(before.pop())
-            before.append(name)
-            return self._tensors.read(name)
+    def pass_by(self, share: Share) -> M:
+        """The network, whose blocks come and go as they run but for those that stay. Raises as `come`, later too."""
+        if self.here and self.share == share:
+            return self.module
+        if self.here:
+            self.leave()
+        passing = [block for number, block in enumerate(self._blocks) if number not in share.stay]
+        away = {name for block in passing for name in self._blocks[block]}
+        self._hold("", self._read([name for name in self._sources if name not in away], self.device))
+        carrier = Carrier(self.device) if self.device.startswith("cuda") else None
+        self._passing = Passing([self._block(block, carrier) for block in passing], share.room)
+        self.share = share
+        return self._arrive()
 
-        found = gathered(self._sources, self._shapes, read, self._keep)
-        wrong = [name for name, value in found.items() if tuple(value.shape) != self._shapes[name]]
-        if wrong:
-            raise WeightsMismatch(self._tensors.where, [], [f"{name} {tuple(found[name].shape)}" for name in wrong])
-        actual = {_own(name): name for name in self.module.state_dict()}
-        self.module.load_state_dict({actual[name]: value for name, value in found.items()}, assign=True)
-        self.module.requires_grad_(False)
+    def leave(self) -> None:
+        """The memory is free again."""
+        if self._passing is not None:
+            self._passing.close()
+        self._passing = self.share = None
+        self.module.to("meta")
+        self._release(self._sources)
+        self.here = False
+        if self.device.startswith("cuda"):
+            torch.cuda.empty_cache()
+
+    def _arrive(self) -> M:
         self.here = True
         for done in self.arrived:
             done()
         return self.module
 
-    def leave(self) -> None:
-        """The memory is free again."""
-        self.module.to("meta")
-        self.here = False
-        if self.device.startswith("cuda"):
-            torch.cuda.empty_cache()
+    def _block(self, block: str, carrier: Carrier | None) -> Block[Found]:
+        module, names = self.module.get_submodule(block), self._blocks[block]
+
+        def read() -> Found:
+            if carrier is None:
+                found = self._read(names, self.device)
+                touch(found.all().values())
+                return found
+            there = self._read(names, "cpu").moved(carrier.bring)
+            self._release(names)
+            return there
+
+        def leave() -> None:
+            if carrier is not None:
+                carrier.retire([*module.parameters(), *module.buffers()])
+            module.to("meta")
+            self._release(names)
+
+        return Block(module, self._sizes[block], read, partial(self._hold, block), leave)
+
+    def _read(self, names: Collection[str], device: str) -> Found:
+        """The weights of these names, which nothing holds yet; what is copied lets go of the file."""
+        few, tensors, rows = self._few.layers(names), dict[str, Tensor](), dict[str, Rows]()
+        keep = partial(_converted, device=device, dtype=self.dtype)
+        for name in [name for name in names if name.removesuffix(".weight") not in few]:
+            tensors |= gathered({name: self._sources[name]}, self._shapes, self._part, keep)
+            self._release([name] if name not in self._views else [])
+        wrong = [f"{name} {tuple(value.shape)}" for name, value in tensors.items() if value.shape != self._shapes[name]]
+        rows = self._read_in_few_bits(few, device)
+        wrong += [
+            f"{name}.weight {tuple(one.values.shape)} in bytes"
+            for name, one in rows.items()
+            if not fits(few[name], one)
+        ]
+        if wrong:
+            raise WeightsMismatch(self._tensors.where, [], wrong)
+        return Found(tensors, rows)
+
+    def _read_in_few_bits(self, layers: Mapping[str, Packed], device: str) -> dict[str, Rows]:
+        """What these hold: those that are brought into few bits once, from the shelf if they lie there."""
+        made = {name: layer for name, layer in layers.items() if name in self._few.made}
+        shelf = self._shelf if made else None
+        kept, key = dict[str, Rows](), ""
+        if shelf is not None:
+            sources = {name: self._sources[f"{name}.weight"] for name in made}
+            key = key_of(self._tensors, sources, str(self._quantize))
+            kept = {name: rows.to(device) for name, rows in shelf.load(key, made).items()}
+        found = dict(kept)
+        for name in [name for name in layers if name not in kept]:
+            found[name] = self._few.rows(name, self._part, device)
+            self._release([f"{name}.weight"] if f"{name}.weight" not in self._views else [])
+        if shelf is not None and not kept and all(fits(made[name], found[name]) for name in made):
+            shelf.save(key, {name: found[name] for name in made})
+        return found
+
+    def _hold(self, place: str, found: Found) -> None:
+        """The module at this place has these weights; what else it has stays."""
+        module, prefix = self.module.get_submodule(place), place and f"{place}."
+        stated = module.state_dict()
+        actual = {prefix + _own(name): name for name in stated}
+        module.load_state_dict(stated | {actual[name]: value for name, value in found.tensors.items()}, assign=True)
+        module.requires_grad_(False)
+        for name, rows in found.rows.items():
+            layer = self.module.get_submodule(name)
+            assert isinstance(layer, Packed)
+            layer.hold(rows)
+
+    def _part(self, name: str) -> Tensor:
+        return self._tensors.read(name, self.dtype)
+
+    def _release(self, names: Iterable[str]) -> None:
+        for name in names:
+            for part in self._sources[name].names:
+                self._tensors.release(part)
+
+    def _is_view(self, name: str) -> bool:
+        """Whether a weight stays where it lies in the file, without a copy."""
+        source = self._sources[name]
+        (part, *more), shape = source.names, self._shapes[name]
+        if more or source.make is not same or self.device != "cpu":
+            return False
+        if name in self._few.names():
+            return self._few.is_view(name)
+        kind: torch.dtype | None = getattr(torch, TORCH.get(self._tensors.dtype(part), ""), None)
+        if kind is None or part in self._tensors.scales or len(shape) == 4:
+            return False
+        return kind == self.dtype or not kind.is_floating_point
+
+    def _copied(self, name: str) -> int:
+        """Bytes that exist beside a weight while it is read and copied: what lies in the file, and that joined."""
+        parts = self._sources[name].names
+        size = sum(entry.stop - entry.start for _, entry in (self._tensors.places[part] for part in parts))
+        return 0 if name in self._views else size * min(len(parts), 2)
 
 
 def _own(name: str) -> str:

@@ -21,17 +21,26 @@ __all__ = ["Found", "recognise", "training"]
 
 MAIN = ("unet", "transformer", "control", "ip-adapter", "motion")  # what names the family, the first that is there
 VARIANTS = {4: "", 9: "inpainting", 8: "instruct-pix2pix", 5: "depth"}  # by channels that a U-Net takes
+SIZES = {1536: "medium", 2432: "large"}  # by the width of a transformer of Stable Diffusion 3
+PATCHES = ("x_embedder.proj.weight", "pos_embed.proj.weight", "pos_embed_input.proj.weight")  # how wide it is
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v", "v": "v", "sample": "x_0", "flow_prediction": "flow"}
 SCALES = {0.18215: ("sd15", "sd2"), 0.13025: ("sdxl", "sdxl-refiner")}  # of latents, in a VAE's configuration
 WORDS = {768: ("sd15",), 1024: ("sd2",), 1280: ("sdxl",)}  # how wide a textual inversion is
 
+PLAIN, TAKING_IN = 64, {384: "fill", 128: "structure"}  # channels of patches that FLUX.1 takes, of x_t alone and more
+GUIDED = ("guidance_in.", "time_text_embed.guidance_embedder.")
+KONTEXT = re.compile("kontext", re.IGNORECASE)
+
 # Tensors of no network that training left behind, or that mark something.
 BUFFERS = re.compile(
     r"(model_ema\.)?(.*betas|.*alphas_cumprod.*|posterior_.*|logvar|lvlb_weights|scale_factor|denoiser\.sigmas|decay"
-    r"|num_updates|v_pred|ztsnr|edm_.*|cond_stage_model\.logit_scale|sqrt_.*|log_.*|.*__index_timestep_zero__)"
+    r"|num_updates|v_pred|ztsnr|edm_.*|(cond_stage_model|text_encoders\.\w+)\.logit_scale|sqrt_.*|log_.*|.*__index_timestep_zero__)"
 )
-QUANTISED = re.compile(r"bitsandbytes__|\.absmax$|\.quant_map$|scaled_fp8$|\.scale_weight$|\.weight_scale$|\.qweight$")
+QUANTISED = re.compile(
+    r"bitsandbytes__|(\.absmax|\.quant_map|scaled_fp8|\.scale_weight|\.weight_scale(_2|_inv)?|\.comfy_quant|\.qweight)$"
+)
 MOTION = re.compile(r"motion_modules|temporal|time_stack|time_mixer")  # layers along time in a U-Net for pictures
+UNION = ("task_embedding", "control_add_", "controlnet_mode_embedder")  # tensors that only such a ControlNet has
 FEW_STEPS = re.compile(r"turbo|lightning|hyper|lcm|dmd2|schnell", re.IGNORECASE)
 
 
@@ -94,6 +103,9 @@ def _model(bundle: Bundle, groups: Groups, parts: Sequence[Part]) -> Found:
     main = next((part for name in MAIN for part in parts if part.name == name), None)
     families, notes = _families(bundle, parts, main)
     variant = _variant(main) if main else ""
+    if main and main.name == "transformer" and families == ("flux",):
+        variant, told = _flux(main, _said(bundle))
+        notes = [*notes, *told]
     prediction, told_by = _prediction(bundle, groups) if main and main.name == "unet" else ("", "")
     needs = networks.families()[families[0]].needs if main and len(families) == 1 else ()
     missing = [name for name in needs if main and main.name in needs and name not in {part.name for part in parts}]
@@ -172,8 +184,10 @@ def _written(bundle: Bundle) -> tuple[str, ...]:
 
 def _variant(main: Part) -> str:
     first = main.entries.get("input_blocks.0.0.weight") or main.entries.get("conv_in.weight")
-    if main.name == "control" and any(name.startswith(("task_embedding", "control_add_")) for name in main.entries):
+    if main.name == "control" and any(name.startswith(UNION) for name in main.entries):
         return "union"
+    if {"sd3", "sd3.5"} & set(main.signature.families):
+        return _size(main)
     if main.name != "unet" or first is None:
         return ""
     if "time_embedding.cond_proj.weight" in main.entries:
@@ -182,6 +196,31 @@ def _variant(main: Part) -> str:
         return "motion"
     channels = first.shape[1]
     return VARIANTS.get(channels, f"{channels} input channels")
+
+
+def _flux(main: Part, said: str) -> tuple[str, list[str]]:
+    """Which FLUX.1 it is, by what it takes in, and what of that no tensor tells; said: names beside the tensors."""
+    first = main.entries.get("img_in.weight") or main.entries.get("x_embedder.weight")
+    channels = first.shape[1] if first else PLAIN
+    if channels != PLAIN:
+        return TAKING_IN.get(channels, f"{channels} input channels"), []
+    if not any(name.startswith(GUIDED) for name in main.entries):
+        return "schnell", []
+    if KONTEXT.search(said):
+        return "kontext", ["only its name or title says Kontext: its tensors are like those of dev"]
+    return "dev", ["tensors do not tell dev from Kontext, whose name would say so; dev is assumed"]
+
+
+def _said(bundle: Bundle) -> str:
+    """What it is called, by its file or folder, by its metadata and by diffusers' name of what it is for."""
+    titles = [tensors.metadata.get("modelspec.title", "") for tensors in bundle.sets.values()]
+    return " ".join([bundle.where.name, *titles, str(bundle.configs.get("", {}).get("_class_name", ""))])
+
+
+def _size(main: Part) -> str:
+    """What a transformer of Stable Diffusion 3 is called by its width, or the one that a ControlNet belongs beside."""
+    widths = [main.entries[name].shape[0] for name in PATCHES if name in main.entries]
+    return SIZES.get(widths[0], f"{widths[0]} channels wide") if widths else ""
 
 
 def training(bundle: Bundle) -> tuple[str, bool]:
@@ -241,8 +280,7 @@ def _notes(bundle: Bundle, groups: Groups, parts: Sequence[Part]) -> list[str]:
             )
         elif (folder, prefix) not in known and strange:
             notes.append(f"{len(strange)} tensors {f'in {folder} ' if folder else ''}fit no network: {_some(strange)}")
-    titles = [tensors.metadata.get("modelspec.title", "") for tensors in bundle.sets.values()]
-    if found := FEW_STEPS.search(" ".join([bundle.where.name, *titles])):
+    if found := FEW_STEPS.search(_said(bundle)):
         notes.append(
             f"its name says {found[0]!r}: if it is distilled, which no tensor tells, it wants few steps and no guidance"
         )
@@ -261,10 +299,13 @@ def _refusal(bundle: Bundle, groups: Groups, main: Part, families: Sequence[str]
         return "It is trained with the preconditioning of EDM (Playground 2.5, CosXL), which is not supported."
     if main.name in ("ip-adapter", "motion"):
         return f"{main.name}: files of this kind are not supported."
-    if variant not in ("", "inpainting"):
-        return f"The variant {variant} is not supported; the plain one and inpainting are."
-    if main.name == "unet" and main.lacking:
-        return f"Its unet lacks {main.lacking} of {main.signature.tensors} tensors: a smaller relative, or half a file."
+    if "flux" not in families and variant not in ("", "inpainting", *SIZES.values()):
+        sizes = {"sd3", "sd3.5"} & set(main.signature.families)
+        here = " and ".join(SIZES.values()) if sizes else "the plain one and inpainting"
+        return f"The variant {variant} is not supported; {here} are."
+    if main.name in ("unet", "transformer") and main.lacking:
+        lacks = f"{main.lacking} of {main.signature.tensors} tensors"
+        return f"Its {main.name} lacks {lacks}: a smaller relative, or half a file."
     return ""
 
 

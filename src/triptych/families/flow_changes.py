@@ -1,0 +1,184 @@
+"""What a request makes of a loaded flow-matching transformer: its parts from wherever they lie, and what is added."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final, final
+
+import torch
+from torch import Tensor
+
+from triptych.engine.denoiser import TARGETS, NetworkDenoiser
+from triptych.engine.nets.controlnet import Control, Controlled, Watching
+from triptych.engine.nets.fast import Fast
+from triptych.engine.path import Straight
+from triptych.errors import InvalidField
+from triptych.families import place
+from triptych.families.flow import Parts, Seat, Spaced, Tuned, counted
+from triptych.families.flow_prompts import Listener
+from triptych.families.guests import Guests, staged_codec, walking_on
+from triptych.families.loras import Loras, named
+from triptych.model import Model
+from triptych.types import Card, Request
+from triptych.weights.files import open_bundle
+from triptych.weights.loading import Component
+from triptych.weights.lora_names import Target
+from triptych.weights.offload import Rooms, StagedCodec
+
+__all__ = ["CONTROLS", "Beside", "Changes", "Family", "loaded", "sources"]
+
+CONTROLS: Final = ("control", "control_2", "control_3")  # inputs of a request: hints
+KNOBS: Final = ("scale", "start", "stop")  # of each, as `Control` takes them
+PARTS: Final = ("clip_l", "clip_g", "t5", "vae")  # options that name parts
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Beside:
+    """A ControlNet. watching: the module, and the kind of hint, to what sees it beside the network; shown: samples
+    (1, 3, H, W) in [-1, 1] to the hint."""
+
+    component: Component[Any]
+    watching: Callable[[Any, int | None], Watching]
+    shown: Callable[[StagedCodec, Tensor], Tensor]
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
+class Family:
+    """What differs between families.
+
+    towers: seats by the names that files of small changes know them by; network: its component, quantised or not;
+    listening: what encodes the prompts of a request by these towers; control: a ControlNet out of a source, beside the
+    network; targets: what files of small changes may change of these components; work: pixels of a batch to the bytes
+    that a step on them takes beside the network's weights.
+    """
+
+    towers: Mapping[str, Seat]
+    codec: Seat
+    network: Callable[[Parts, str | None], Component[Any]]
+    listening: Callable[[Request, Parts, Mapping[str, Tuned], Rooms, StagedCodec], Listener]
+    control: Callable[[str, Parts, Component[Any]], Beside]
+    targets: Callable[[Parts, Mapping[str, Component[Any]]], Mapping[str, Target]]
+    work: Callable[[int, torch.dtype], int]
+
+
+@final
+class Changes:
+    """The loaded model as one request wants it, and as it was for the next."""
+
+    def __init__(self, family: Family, parts: Parts, guests: Guests) -> None:
+        self._family, self._parts, self._guests = family, parts, guests
+        self._nets: dict[str, Beside] = {}
+        self._loras: tuple[Sequence[str], Loras] | None = None
+
+    def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
+        """hints: (1, 3, H, W) in [0, 1] by their names. Raises InvalidField, WeightsError."""
+        options, family, guests = request.options, self._family, self._guests
+        hints = {name: hint for name, hint in hints.items() if name in CONTROLS}
+        seats = {name: seat for name, seat in family.towers.items() if options.get(seat.option) != "none"}
+        names = {name: _called(seat.option, options) for name, seat in seats.items()}
+        network, coder = _called("network", options), _called("vae", options)
+        nets = {name: f"control {_net(request, name)}" for name in hints}
+        guests.dismiss({network, coder, *names.values(), *nets.values()})
+        one = guests.welcome(network, lambda: family.network(self._parts, _bits("network", options)))
+        towers = {name: self._part(seats[name], names[name], options) for name in seats}
+        kept = self._part(family.codec, coder, options)
+        codec = staged_codec(kept.module, guests.rooms, coder, kept.dtype)
+        beside = {name: self._beside(nets[name], one) for name in hints}
+        components = {"transformer": one, **towers}
+        warnings = self._tuned([network, *names.values()], components).use(request, guests.make_room(request, codec))
+        codec = guests.fitting(request, codec)
+        controls = [self._control(request, name, hint, beside[name], codec) for name, hint in hints.items()]
+        walking = Controlled(one.module, controls) if controls else one.module
+        hastened = walking if options["fast"] == 1 else Fast(walking.around, options["fast"])
+        tuned = {seats[name].option: Tuned(tower, names[name]) for name, tower in towers.items()}
+        encoder = family.listening(request, self._parts, tuned, guests.rooms, codec)
+        if cut := encoder.cut(request):
+            warnings.append(f"more words than T5 is told here; left out: {' ... '.join(cut)}")
+        model = walking_on(model, guests.network(hastened, [network, *nets.values()]))
+        files = tuple(map(place, sources(request)))
+        told = (*model.warnings, *warnings)
+        return replace(model, encoder=encoder, codec=codec, moments=codec.moments, warnings=told, files=files)
+
+    def _part(self, seat: Seat, name: str, options: Mapping[str, Any]) -> Component[Any]:
+        source, bits = options.get(seat.option), _bits(seat.option, options)
+        return self._guests.welcome(name, lambda: self._parts.component(seat, source, bits))
+
+    def _beside(self, name: str, network: Component[Any]) -> Beside:
+        source = name.removeprefix("control ")
+        if name not in self._nets:
+            self._nets[name] = self._family.control(source, self._parts, network)
+        self._guests.welcome(name, lambda: self._nets[name].component)
+        return self._nets[name]
+
+    def _control(self, request: Request, name: str, hint: Tensor, beside: Beside, codec: StagedCodec) -> Control:
+        seen = beside.shown(codec, hint * 2 - 1)
+        net = beside.watching(beside.component.module, request.options.get(f"{name}_kind"))
+        return Control(net, seen, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
+
+    def _tuned(self, names: Sequence[str], components: Mapping[str, Component[Any]]) -> Loras:
+        """What applies files of small changes to these components: another one where they are others."""
+        if self._loras is None or self._loras[0] != names:
+            self._loras = names, Loras(components, self._family.targets(self._parts, components))
+        return self._loras[1]
+
+
+QUANTIZED: Final = {"network": "quantize", "t5": "quantize_t5"}  # options that say so, of what
+
+
+def _bits(part: str, options: Mapping[str, Any]) -> str | None:
+    """How a part is quantised, if it is."""
+    asked = options.get(QUANTIZED.get(part, ""), "none")
+    return None if asked == "none" else str(asked)
+
+
+def _called(part: str, options: Mapping[str, Any]) -> str:
+    """What a part is called in the rooms, so that another one has another name."""
+    return " ".join(filter(None, [part, _bits(part, options), options.get(part)]))
+
+
+def _net(request: Request, name: str) -> str:
+    source = request.options.get(f"{name}_net")
+    if not source:
+        raise InvalidField(f"{name}_net", None, "the file, folder or hub name of a ControlNet beside a hint")
+    return str(source)
+
+
+def sources(request: Request) -> list[str]:
+    """The files, folders and hub names that the request adds to the model. Raises InvalidField."""
+    options = request.options
+    alone = [*PARTS, *(f"{name}_net" for name in CONTROLS if name in request.inputs)]
+    return [file for file, _ in named(request)] + [options[n] for n in alone if options.get(n) not in (None, "none")]
+
+
+def loaded(card: Card, device: str, dtype: torch.dtype, family: Family, spacing: Spaced) -> Model:
+    """The model of a family whose network lies where the card's settings say. Raises WeightsError, WeightsMismatch.
+
+    Its towers and its codec come with a request, which may name others: what it has until then knows sizes alone.
+    """
+    parts = Parts(open_bundle(place(card.settings["source"])), device, dtype, card.settings.get("cache"))
+    rooms = Rooms()
+    guests = Guests(rooms, device, lambda pixels: family.work(pixels, dtype))
+    guests.welcome("network", lambda: family.network(parts, None))
+    with torch.device("meta"):
+        codec = parts.sketch(family.codec)
+    denoiser = NetworkDenoiser(_unready, Straight(), TARGETS["flow"], timestep)
+    return Model(
+        card,
+        _unready,
+        denoiser,
+        codec,
+        spacing,
+        shifted=spacing.around,
+        walked=counted,
+        prepare=Changes(family, parts, guests),
+    )
+
+
+def timestep(t: Tensor) -> Tensor:
+    """The network's clock: 1,000 is noise."""
+    return 1000 * t
+
+
+def _unready(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a model of parts is prepared for each request")

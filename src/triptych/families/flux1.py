@@ -1,0 +1,129 @@
+"""FLUX.1: flow matching by a transformer of two streams that become one, as Black Forest Labs published it.
+
+T5 says the words, CLIP their sum. dev, Fill and Kontext are told the scale of guidance; a true one, by a negative
+prompt, comes on top. Fill sees what is kept of a picture, Kontext pictures beside the one that it makes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from triptych.engine.codecs import kl
+from triptych.engine.conditioning import Conditioning
+from triptych.engine.nets.flux import Flux, Shape, parted
+from triptych.engine.path import Path
+from triptych.engine.spacing import ResolutionShifted, Spacing, uniform
+from triptych.engine.text.clip import END
+from triptych.families.flow import CLIP_L, T5, Parts, Tuned, network_of, seat_of_codec, unprojected
+from triptych.families.flow_changes import Family, loaded, sources
+from triptych.families.flow_controls import beside_flux, flux_in, flux_of
+from triptych.families.flow_prompts import Ears, Listener, Shown, t5_encoder
+from triptych.model import Model
+from triptych.types import Card, Request
+from triptych.weights.layouts import Layout, flux
+from triptych.weights.loading import Component
+from triptych.weights.lora import target
+from triptych.weights.lora_names import T5 as T5_NAMES
+from triptych.weights.lora_names import TEXT, TRANSFORMER, Target
+from triptych.weights.offload import Rooms, StagedCodec
+
+__all__ = ["load", "sources"]
+
+TOWERS: Final = {"text_encoder": unprojected(CLIP_L), "text_encoder_2": replace(T5, folder="text_encoder_2")}
+
+
+def load(card: Card, device: str, dtype: str) -> Model:
+    """The model whose network lies where the card's settings say. Raises WeightsError, WeightsMismatch."""
+    shapes: list[Shape] = []
+
+    def network(parts: Parts, quantize: str | None) -> Component[Flux]:
+        tensors, config = network_of(parts.bundle)
+        theirs = "num_layers" in config
+        shapes[:] = [flux_of(config) if theirs else flux_in(tensors)]
+        layout: Layout = flux.diffusers if theirs else flux.original
+        return parts.filled(lambda: Flux(shapes[0]), tensors, layout, quantize)
+
+    def listener(
+        request: Request, parts: Parts, towers: Mapping[str, Tuned], rooms: Rooms, codec: StagedCodec
+    ) -> Listener:
+        [shape] = shapes
+        one = towers["clip_l"]
+        ears = Ears([(one.component, 1, True, END)], [one.name], rooms, tokens=False)
+        reading = t5_encoder(request, parts, towers.get("t5"), rooms)
+        return Listener(ears, reading, shape.context, request.options["t5_tokens"], shown(shape, codec, device), device)
+
+    family = Family(TOWERS, seat_of_codec(kl.FLUX), network, listener, beside_flux, _targets, work)
+    model = loaded(card, device, getattr(torch, dtype), family, Growing() if card.settings["shifted"] else Even())
+    fill, kontext = shapes[0].in_channels > shapes[0].out_channels, card.settings.get("references", False)
+    return replace(model, init="seen" if fill or kontext else "start", scale=true_scale)
+
+
+def true_scale(request: Request) -> float | None:
+    """How much to guide by a negative prompt; what the network is told of guidance is another number."""
+    scale: float | None = request.options.get("true_guidance")
+    return scale
+
+
+class Growing:
+    """Times that are shifted the more, the more latents there are: of dev."""
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        return ResolutionShifted()(path, steps, latents)
+
+    def around(self, named: Spacing) -> Spacing:
+        """A named spacing, shifted as far."""
+        return ResolutionShifted(named)
+
+
+class Even:
+    """Equal steps: of schnell."""
+
+    def __call__(self, path: Path, steps: int, latents: int) -> Tensor:
+        return uniform(path, steps, latents)
+
+    def around(self, named: Spacing) -> Spacing:
+        """A named spacing as it is."""
+        return named
+
+
+def work(pixels: int, dtype: torch.dtype) -> int:
+    """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together."""
+    return (512 * 2**20 + 600 * pixels) * dtype.itemsize // 2
+
+
+def shown(shape: Shape, codec: StagedCodec, device: str) -> Shown:
+    """What a network of this shape is told besides words."""
+
+    def told(request: Request, cond: Conditioning, seen: Mapping[str, Tensor]) -> Conditioning:
+        if shape.guided:
+            cond = replace(cond, scalars={"guidance": torch.tensor([request.guidance_scale or 1.0], device=device)})
+        if shape.in_channels > shape.out_channels:
+            return replace(cond, concat=_kept(request, codec, device, **seen))
+        pictures = [seen[name] for name in ("init", *REFERENCES) if name in seen]
+        return replace(cond, references=tuple(codec.encode(picture) for picture in pictures))
+
+    return told
+
+
+REFERENCES: Final = ("reference", "reference_2", "reference_3")  # inputs of Kontext beside its init
+
+
+def _kept(
+    request: Request, codec: StagedCodec, device: str, init: Tensor | None = None, mask: Tensor | None = None
+) -> Tensor:
+    """(1, 80, h, w): latents of what is kept of the picture, grey where nothing is, and where it may change."""
+    shape = (1, 1, request.height or 0, request.width or 0)
+    free = torch.ones(shape, device=device) if mask is None or init is None else (mask >= 0.5).float()
+    picture = torch.zeros(1, 3, *shape[2:], device=device) if init is None else init
+    return torch.cat([codec.encode(picture * (1 - free)), parted(free, codec.scale_factor)], dim=1)
+
+
+def _targets(parts: Parts, components: Mapping[str, Component[Any]]) -> dict[str, Target]:
+    """What files of small changes may change."""
+    network = components["transformer"].module
+    found = {"transformer": target(network, TRANSFORMER, flux.diffusers(network.state_dict()))}
+    prefixes = {"text_encoder": TEXT, "text_encoder_2": T5_NAMES}
+    return found | {name: target(components[name].module, prefixes[name]) for name in components if name in prefixes}

@@ -1,0 +1,114 @@
+"""Stable Diffusion 3 (arXiv:2403.03206) and 3.5: flow matching by a transformer of two streams.
+
+CLIP's two towers speak side by side, widened by zeros, and T5 after them; without T5 there are zeros in its place.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from math import isqrt
+from typing import Any, Final
+
+import torch
+
+from triptych.engine.codecs import kl
+from triptych.engine.nets.mmdit import MMDiT, Shape
+from triptych.engine.text.clip import END
+from triptych.families.flow import CLIP_G, CLIP_L, T5, Parts, Tabled, Tuned, network_of, seat_of_codec
+from triptych.families.flow_changes import Family, loaded, sources
+from triptych.families.flow_controls import beside_mmdit
+from triptych.families.flow_prompts import Ears, Listener, as_it_is, t5_encoder
+from triptych.model import Model
+from triptych.types import Card, Request
+from triptych.weights.files import Tensors
+from triptych.weights.layouts import Layout
+from triptych.weights.layouts import mmdit as layouts
+from triptych.weights.layouts.unet import prefixed
+from triptych.weights.loading import Component
+from triptych.weights.lora import target
+from triptych.weights.lora_names import T5 as T5_NAMES
+from triptych.weights.lora_names import TEXT, TEXT_2, TRANSFORMER, Target
+from triptych.weights.offload import Rooms, StagedCodec
+
+__all__ = ["load", "sources"]
+
+TOWERS: Final = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": T5}
+HEAD: Final = 64  # channels of each head, in every published one
+PENULTIMATE: Final = 2  # the layer of CLIP's towers that the network attends to
+
+
+def load(card: Card, device: str, dtype: str) -> Model:
+    """The model whose network lies where the card's settings say. Raises WeightsError, WeightsMismatch."""
+
+    def network(parts: Parts, quantize: str | None) -> Component[MMDiT]:
+        tensors, config = network_of(parts.bundle)
+        shape = _shape(tensors, config)
+        layout: Layout = layouts.diffusers if "num_layers" in config else partial(prefixed, prefix="")
+        return parts.filled(lambda: MMDiT(shape), tensors, layout, quantize)
+
+    family = Family(TOWERS, seat_of_codec(kl.SD3), network, _listener, beside_mmdit, _targets, work)
+    return loaded(card, device, getattr(torch, dtype), family, Tabled(card.settings["shift"]))
+
+
+def _shape(tensors: Tensors, config: Mapping[str, Any]) -> Shape:
+    return shape_of(config) if "num_layers" in config else shape_in(tensors)
+
+
+def shape_of(config: Mapping[str, Any]) -> Shape:
+    """What diffusers' config.json says of it."""
+    return Shape(
+        depth=config["num_layers"],
+        width=config["num_attention_heads"] * config["attention_head_dim"],
+        heads=config["num_attention_heads"],
+        side=config["pos_embed_max_size"],
+        normed=config.get("qk_norm") is not None,
+        dual=len(config.get("dual_attention_layers") or ()),
+        channels=config["in_channels"],
+        context=config["joint_attention_dim"],
+        vector=config["pooled_projection_dim"],
+    )
+
+
+def shape_in(tensors: Tensors) -> Shape:
+    """What names and shapes of the published layout say of it."""
+    width, channels, *_ = tensors.shape("x_embedder.proj.weight")
+    names = tensors.names()
+    blocks = {name.split(".")[1] for name in names if name.startswith("joint_blocks.")}
+    return Shape(
+        depth=len(blocks),
+        width=width,
+        heads=width // HEAD,
+        side=isqrt(tensors.shape("pos_embed")[1]),
+        normed=any(name.endswith("x_block.attn.ln_q.weight") for name in names),
+        dual=sum(name.endswith("x_block.attn2.qkv.weight") for name in names),
+        channels=channels,
+        context=tensors.shape("context_embedder.weight")[1],
+        vector=tensors.shape("y_embedder.mlp.0.weight")[1],
+    )
+
+
+def work(pixels: int, dtype: torch.dtype) -> int:
+    """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together.
+
+    Measured on a CPU in bfloat16, the peak of the process, at 512 and 1024 pixels, two pictures.
+    """
+    return (256 * 2**20 + 500 * pixels) * dtype.itemsize // 2
+
+
+def _listener(
+    request: Request, parts: Parts, towers: Mapping[str, Tuned], rooms: Rooms, codec: StagedCodec
+) -> Listener:
+    told = [towers["clip_l"], towers["clip_g"]]
+    pads = (END, 0)  # of the two towers' tokenizers
+    heard = [(one.component, PENULTIMATE, False, pad) for one, pad in zip(told, pads, strict=True)]
+    ears = Ears(heard, [one.name for one in told], rooms, tokens=True)
+    reading = t5_encoder(request, parts, towers.get("t5"), rooms)
+    width = _shape(*network_of(parts.bundle)).context
+    return Listener(ears, reading, width, request.options["t5_tokens"], as_it_is, parts.device)
+
+
+def _targets(parts: Parts, components: Mapping[str, Component[Any]]) -> dict[str, Target]:
+    """What files of small changes may change."""
+    network = components["transformer"].module
+    found = {"transformer": target(network, TRANSFORMER, layouts.diffusers(network.state_dict()))}
+    prefixes = {"text_encoder": TEXT, "text_encoder_2": TEXT_2, "text_encoder_3": T5_NAMES}
+    return found | {name: target(components[name].module, prefixes[name]) for name in components if name in prefixes}
