@@ -12,30 +12,43 @@ from typing import Any, final
 
 from triptych.weights.header import Entry
 
-__all__ = ["Adapter", "adapter", "claimed"]
+__all__ = ["CONTROL", "Adapter", "adapter", "claimed"]
 
-ROLE = re.compile(
-    r"[._](lora_(?:down|up|mid)|lora_[AB](?:\.\w+)?|lora\.(?:down|up)|lora_linear_layer\.(?:down|up)|alpha|dora_scale"
-    r"|lora_magnitude_vector(?:\.\w+)?|hada_[wt][12](?:_[ab])?|lokr_[wt][12](?:_[ab])?|diff|diff_b|oft_blocks|oft_diag"
-    r"|w_norm|b_norm|on_input)(?:\.weight)?$"
+CONTROL = (
+    "It is a control LoRA, or one for a FLUX.1 that is shown a hint: it takes in 128 channels beside 64. Control LoRAs "
+    "are not supported; take a ControlNet, or the whole model of FLUX.1 Depth or Canny."
 )
+ROLE = re.compile(
+    r"(?:(?<=_lora[12])\.(?P<xlabs>down|up)|[._](?P<role>lora_(?:down|up|mid)|lora_[AB](?:\.\w+)?|lora\.(?:down|up)"
+    r"|lora_linear_layer\.(?:down|up)|alpha|dora_scale|lora_magnitude_vector(?:\.\w+)?|hada_[wt][12](?:_[ab])?"
+    r"|lokr_[wt][12](?:_[ab])?|diff|diff_b|oft_blocks|oft_diag|w_norm|b_norm|on_input))(?:\.weight)?$"
+)
+PREFIX = re.compile(r"^((unet|transformer)\.)?base_model\.model\.")  # peft's
 DOWN = ("lora_down", "lora_A", "lora.down", "lora_linear_layer.down", "hada_w1_b")  # (rank, width of what comes in)
 RANKED = (*DOWN, "lokr_w1_b", "lokr_w2_b")
 ALGORITHMS = {"hada": "LoHa", "lokr": "LoKr", "lora": "LoRA", "oft_": "OFT", "on_i": "IA3", "diff": "difference"}
 LAYOUTS = (
-    ("base_model.model.", "peft"),
-    ("lora_unet_", "kohya"),
-    ("lora_te", "kohya"),
-    ("lora_transformer_", "kohya"),
-    ("lycoris_", "lycoris"),
-    ("diffusion_model.", "original"),
+    (r"(\w+\.)?base_model\.model\.", "peft"),
+    (r"lora_(unet|te\d?)_", "kohya"),
+    (r"lora_transformer_", "OneTrainer"),
+    (r"lycoris_", "lycoris"),
+    (r"(diffusion_model\.)?(double|single)_blocks\.\d+\.processor\.", "XLabs"),
+    (r"diffusion_model\.|(double|single|joint)_blocks\.|(img|txt|time|vector|guidance)_in\.|final_layer\.", "original"),
 )
 NUMBER = re.compile(r"\d{1,9}(\.\d{1,9})?")
 
-TAKES_TEXT = re.compile(r"attn2[._](processor[._])?to_[kv]$|^lora_te_.*self_attn_[qkv]_proj$")
+TAKES_TEXT = re.compile(r"attn2_(processor_)?to_[kv]$|^lora_te_.*self_attn_[qkv]_proj$")
 WIDTHS = {768: "sd15", 1024: "sd2", 2048: "sdxl", 1280: "sdxl-refiner"}  # of text, as it is taken in
-KNOWN = ("sd15", "sd2", "sdxl", "sdxl-refiner", "sd3", "flux", "wan")
+KNOWN = ("sd15", "sd2", "sdxl", "sdxl-refiner", "sd3", "sd3.5", "flux", "wan")
 UNETS = ("sd15", "sd2", "sdxl", "sdxl-refiner")
+SD3 = ("sd3", "sd3.5")
+JOINT = r"(?<!\d_)(?<!single_)transformer_blocks"  # not those within a U-Net
+ATTENDS = re.compile(
+    r"(?<!\d_)transformer_blocks_\d+_attn2?_(to|add)_[qkv](_proj)?$|joint_blocks_\d+_(x|context)_block_attn2?_qkv$"
+)
+INNER: Mapping[int, tuple[str, ...]] = {1536: SD3, 2432: ("sd3.5",), 3072: ("flux",)}  # width of what attends there
+EMBEDS = re.compile(r"(^|_)(img_in|x_embedder)$")  # of what FLUX.1 takes in, x_t's patches alone or more
+HINTED = 128
 
 # Modules that only some families have; dots are underscores.
 TELLING: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
@@ -46,11 +59,15 @@ TELLING: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
         (r"(attentions_\d+|blocks_\d+_1|block_1)_transformer_blocks_[1-3]_", ("sdxl", "sdxl-refiner")),
         (r"(attentions_\d+|blocks_\d+_1|block_1)_transformer_blocks_[4-9]_", ("sdxl",)),
         (r"(down|up)_blocks_\d|mid_block_|(input|output)_blocks_\d|middle_block_", UNETS),
-        (r"^lora_te[12]_|^text_encoder_2", ("sdxl", "sdxl-refiner", "sd3", "flux")),
+        (r"^lora_te[12]_|^text_encoder_2", ("sdxl", "sdxl-refiner", *SD3, "flux")),
+        (r"^(lora_te2|text_encoder_2)_encoder_block_\d", ("flux",)),
+        (r"^lora_te3_encoder_block_\d", (*SD3, "flux")),
+        (r"^text_encoder_3_", SD3),
         (r"^lora_te_", ("sd15", "sd2")),
         (r"double_blocks_\d|single_(transformer_)?blocks_\d", ("flux",)),
-        (r"joint_blocks_\d", ("sd3",)),
-        (r"transformer_blocks_\d+_attn_(to|add)_", ("sd3", "flux")),
+        (r"joint_blocks_\d", SD3),
+        (r"transformer_blocks_\d+_(attn_(to|add)_|ff_context_|norm1(_context)?_linear)", (*SD3, "flux")),
+        (rf"(joint_blocks|{JOINT})_(2[4-9]|3\d)_(x_|context_|attn_(to|add)_|ff_context_)", ("sd3.5",)),
         (r"(^|_)blocks_\d+_(self|cross)_attn_", ("wan",)),
     )
 )
@@ -63,6 +80,7 @@ CLAIMS = (
     ("sd_v2", "sd2"),
     ("stable-diffusion-v2", "sd2"),
     ("sd3", "sd3"),
+    ("stable-diffusion-3-5", "sd3.5"),
     ("stable-diffusion-3", "sd3"),
     ("flux", "flux"),
 )
@@ -82,17 +100,20 @@ class Adapter:
     modules: int
     targets: tuple[str, ...]  # unet, text_encoder, ...
     strange: tuple[str, ...]  # tensors that play no part of a low-rank change
+    control: bool = False  # whether it is made for a FLUX.1 that takes in a hint, or makes one of another
 
 
 def adapter(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Adapter | None:
     """None where it is no low-rank file: where fewer than half of its tensors play such a part."""
-    roles = {name: (name[: found.start()], found[1]) for name in entries if (found := ROLE.search(name))}
+    roles = {name: (name[: found.start()], _role(found)) for name in entries if (found := ROLE.search(name))}
     kinds = {role[:4] for _, role in roles.values()} & ALGORITHMS.keys()
     if not kinds or 2 * len(roles) < len(entries):
         return None
     modules = {module for module, _ in roles.values()}
-    widths = {
-        entries[name].shape[1] for name, told in roles.items() if _attends(*told) and len(entries[name].shape) > 1
+    taken = {
+        (_plain(module), entries[name].shape[1])
+        for name, (module, role) in roles.items()
+        if _is(role, DOWN) and len(entries[name].shape) > 1
     }
     ranks = {entries[name].shape[0] for name, (_, role) in roles.items() if _is(role, RANKED) and entries[name].shape}
     lengths = {role for _, role in roles.values()} & {"dora_scale", "lora_magnitude_vector"}
@@ -100,13 +121,14 @@ def adapter(entries: Mapping[str, Entry], metadata: Mapping[str, str]) -> Adapte
     return Adapter(
         algorithm=(named or ALGORITHMS["diff"]) + (" with DoRA" if lengths else ""),
         layout=_layout(modules),
-        families=_narrowed(modules, widths),
+        families=_narrowed(modules, taken),
         claimed=claimed(metadata),
         ranks=tuple(sorted(ranks)),
         alphas=_alphas(metadata),
         modules=len(modules),
         targets=tuple(sorted({_target(module) for module in modules})),
         strange=tuple(name for name in entries if name not in roles),
+        control=any(EMBEDS.search(module) and width == HINTED for module, width in taken),
     )
 
 
@@ -132,33 +154,44 @@ def _is(role: str, kinds: Iterable[str]) -> bool:
     return any(role == kind or role.startswith(f"{kind}.") for kind in kinds)
 
 
-def _attends(module: str, role: str) -> bool:
-    """Whether this tensor takes in text: of a U-Net, or in the tower of a model that has one alone."""
-    return _is(role, DOWN) and TAKES_TEXT.search(module) is not None
+def _role(found: re.Match[str]) -> str:
+    """The part that a tensor plays; XLabs puts a number into its name."""
+    return str(found["role"] or f"lora.{found['xlabs']}")
 
 
-def _narrowed(modules: Iterable[str], widths: Iterable[int]) -> tuple[str, ...]:
-    """The families that have all of these modules, with text of this width."""
+def _plain(module: str) -> str:
+    return PREFIX.sub("", module).replace(".", "_")
+
+
+def _narrowed(modules: Iterable[str], taken: Iterable[tuple[str, int]]) -> tuple[str, ...]:
+    """The families that have all of these modules, taking in tensors of these widths."""
     left = set(KNOWN)
-    plain = "\n".join(module.removeprefix("base_model.model.").replace(".", "_") for module in modules)
+    plain = "\n".join(map(_plain, modules))
     told = [families for pattern, families in TELLING if pattern.search(plain)]
     for families in told:
         left &= set(families)
-    for width in widths:
-        left &= {WIDTHS.get(width, "")}
+    for module, width in taken:
+        if ATTENDS.search(module):
+            left &= set(INNER.get(width, KNOWN))
+        elif TAKES_TEXT.search(module):
+            left &= {WIDTHS.get(width, "")}
+    if "_attn2_" in plain:  # a second attention, which the first of its kind does not have
+        left -= {"sd3"}
     return tuple(name for name in KNOWN if name in left) if told else ()
 
 
 def _layout(modules: Iterable[str]) -> str:
-    found = {layout for module in modules for start, layout in LAYOUTS if module.startswith(start)}
-    return " and ".join(sorted(found)) or "diffusers"
+    found = {next((layout for start, layout in LAYOUTS if re.match(start, module)), "") for module in modules}
+    return " and ".join(sorted(filter(None, found))) or "diffusers"
 
 
 def _target(module: str) -> str:
-    plain = module.removeprefix("base_model.model.").replace(".", "_")
-    if re.match(r"lora_te2_|text_encoder_2_", plain):
+    plain = _plain(module)
+    if re.search(r"(^|_)encoder_block_\d", plain):
+        return "t5"
+    if re.match(r"lora_te2_|text_encoder_2_|text_encoders_clip_g_", plain):
         return "text_encoder_2"
-    if re.match(r"lora_te1?_|text_encoder_|text_model_", plain):
+    if re.match(r"lora_te1?_|text_encoder_|text_encoders_|text_model_", plain):
         return "text_encoder"
     unet = re.search(
         r"(down|up)_blocks_\d|mid_block_|(input|output)_blocks_\d|middle_block_|time_emb|conv_in|conv_out", plain

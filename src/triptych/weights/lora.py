@@ -6,16 +6,18 @@ What is whose is told by `lora_names`, what a change is by `lora_changes`, and `
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, final
 
+import torch
 from torch import Tensor, nn
 
 from triptych.errors import InvalidField, UnknownName, WeightsError
 from triptych.weights.layouts import Source, same
 from triptych.weights.lora_changes import Change, Weighed, change_of, whole
-from triptych.weights.lora_names import Matched, Target, matched
+from triptych.weights.lora_names import Matched, Place, Runs, Target, matched
 
 __all__ = ["DECLARED", "Key", "Lora", "Use", "read", "target", "together"]
 
@@ -29,7 +31,7 @@ Key = tuple[str, str]  # a target and a weight of its network
 class Lora:
     """A file, read: changes by target and by the name of our weight, and what of the file is of no use."""
 
-    changes: Mapping[str, Mapping[str, Change]]
+    changes: Mapping[str, Mapping[str, Sequence[Change]]]
     matched: Matched
 
 
@@ -49,20 +51,22 @@ class Use:
             if not math.isfinite(strength):
                 raise InvalidField("strength", strength, "a finite number")
 
-    def weighed(self) -> dict[tuple[str, str], tuple[Change, float]]:
+    def weighed(self) -> dict[Key, Weighed]:
         """Changes by target and weight, with their strengths; those of strength 0 are left out."""
-        found: dict[tuple[str, str], tuple[Change, float]] = {}
-        for part, changes in self.lora.changes.items():
+        found: dict[Key, Weighed] = {}
+        for part, weights in self.lora.changes.items():
             if strength := self.strengths.get(part, self.strength):
-                found |= {(part, name): (change, strength) for name, change in changes.items()}
+                found |= {(part, name): [(one, strength) for one in changes] for name, changes in weights.items()}
         return found
 
 
 def target(network: nn.Module, prefixes: tuple[str, ...], sources: Mapping[str, Source] = EMPTY) -> Target:
     """What files may change of a network. sources: where its weights lie in another layout, whose names files use."""
     shapes = {_own(name): tuple(weight.shape) for name, weight in network.named_parameters()}
-    single = {name: source.names[0] for name, source in sources.items() if source.make is same}
-    aliases = {theirs.rpartition(".")[0]: ours.rpartition(".")[0] for ours, theirs in single.items()}
+    aliases: dict[str, Place] = {}
+    for name, source in sources.items():
+        if name in shapes:
+            aliases |= _places(name, shapes[name], source)
     return Target(shapes, prefixes, aliases)
 
 
@@ -75,14 +79,17 @@ def read(
     """
     found = matched({name: tuple(tensor.shape) for name, tensor in tensors.items()}, targets, where)
     config = _declared(metadata, where)
-    changes: dict[str, dict[str, Change]] = {part: {} for part in targets}
+    changes: dict[str, dict[str, list[Change]]] = {part: {} for part in targets}
     for part, entries in found.parts.items():
-        for module, entry in entries.items():
+        for place, entry in entries.items():
             of = {role: tensors[name] for role, name in entry.roles.items()}
+            made = {}
             if "bias" in of:
-                changes[part][f"{module}.bias"] = Change({"diff": of["bias"]}, whole)
+                made["bias"] = Change({"diff": of["bias"]}, whole)
             if of.keys() != {"bias"}:
-                changes[part][f"{module}.weight"] = change_of(of, entry.called, config)
+                made["weight"] = change_of(of, entry.called, config)
+            for kind, change in made.items():
+                changes[part].setdefault(f"{place.module}.{kind}", []).append(replace(change, runs=place.runs))
     return Lora(changes, found)
 
 
@@ -91,8 +98,45 @@ def together(uses: Sequence[Use]) -> dict[Key, Weighed]:
     found: dict[Key, list[tuple[Change, float]]] = {}
     for use in uses:
         for key, weighed in use.weighed().items():
-            found.setdefault(key, []).append(weighed)
+            found.setdefault(key, []).extend(weighed)
     return dict(found)
+
+
+def _places(name: str, shape: tuple[int, ...], source: Source) -> dict[str, Place]:
+    """Modules of another layout, to what they are of the one whose weight this is, told by numbering their rows.
+
+    Of several that are joined all but the last are square: queries, keys and values, then what lies beside them.
+    """
+    module, _, kind = name.rpartition(".")
+    if source.make is same:
+        return {source.names[0].rpartition(".")[0]: Place(module)}
+    if kind != "weight" or not (sizes := _sizes(shape, len(source.names))):
+        return {}
+    # the numbers of their rows, in the order that ours have
+    theirs = source.make(*torch.arange(shape[0], device="cpu")[:, None].split(sizes))  # type: ignore[no-untyped-call]
+    if sorted(theirs.flatten().tolist()) != list(range(shape[0])) or len(theirs) != shape[0]:
+        return {}
+    parts = theirs.flatten().argsort().split(sizes)  # type: ignore[no-untyped-call]
+    runs = [_runs(part) for part in parts]
+    found = {one.rpartition(".")[0]: Place(module, run) for one, run in zip(source.names, runs, strict=True)}
+    if len(runs) > len("qkv"):  # XLabs changes those as one, and not what is beside them
+        found[module.replace("linear1", "processor.qkv")] = Place(module, _runs(torch.cat(parts[:3])))
+    return found
+
+
+def _sizes(shape: tuple[int, ...], count: int) -> list[int]:
+    """Rows of each of so many parts; none where they cannot be told."""
+    if len(shape) < 2:
+        return []
+    sizes = [shape[1]] * (count - 1)
+    last = shape[0] - sum(sizes)
+    return [*sizes, last] if last > 0 else []
+
+
+def _runs(rows: Tensor) -> Runs:
+    """Numbers of rows (N,) as runs of them."""
+    edges = [0, *((rows.diff() != 1).nonzero().flatten() + 1).tolist(), len(rows)]
+    return tuple((int(rows[start]), int(rows[stop - 1]) + 1) for start, stop in pairwise(edges))
 
 
 def _own(name: str) -> str:

@@ -8,13 +8,15 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Any, final
+from typing import Any, NamedTuple, final
 
 import torch
 from einops import einsum, rearrange
 from torch import Tensor
 
-__all__ = ["Change", "Weighed", "beside", "change_of", "is_low", "put", "summed", "whole"]
+from triptych.weights.lora_names import Runs
+
+__all__ = ["Change", "Rise", "Weighed", "beside", "change_of", "is_low", "put", "summed", "whole"]
 
 LENGTHS = frozenset({"magnitude", "dora_scale"})
 RANKED = ("down", "hada_w1_b", "lokr_w2_b", "lokr_w1_b")
@@ -27,21 +29,26 @@ class Change:
     """What a file adds to one weight at strength 1.
 
     factors: of the file, by the part that they play. make: their product, with as many elements as the weight.
-    scale: of the product.
+    scale: of the product. runs: the rows of the weight that it is of, all else being as it was.
     """
 
     factors: Mapping[str, Tensor]
     make: Callable[[Mapping[str, Tensor]], Tensor]
     scale: float = 1.0
+    runs: Runs = ()
 
     def add(self, total: Tensor, weight: Tensor, strength: float) -> None:
         """Adds the change of a weight to the total, which is of its shape, in float32 and written to."""
         factors = {role: factor.to(total) for role, factor in self.factors.items()}
-        change = self.make(factors).reshape(total.shape)
+        runs = self.runs or ((0, len(weight)),)
+        before = torch.cat([weight[start:stop] for start, stop in runs]) if self.runs else weight
+        change = self.make(factors).reshape(before.shape)
         lengths = LENGTHS & factors.keys()
         for role in lengths:
-            change = _lengthened(weight.float(), self.scale * change, factors[role], by_rows=role == "magnitude")
-        total.add_(change, alpha=strength if lengths else strength * self.scale)
+            change = _lengthened(before.float(), self.scale * change, factors[role], by_rows=role == "magnitude")
+        alpha = strength if lengths else strength * self.scale
+        for (start, _), part in zip(runs, _in_runs(change, runs), strict=True):
+            total[start : start + len(part)].add_(part, alpha=alpha)
 
     def to(self, device: torch.device) -> "Change":
         """The same with its factors there."""
@@ -69,17 +76,18 @@ def put(out: Tensor, weight: Tensor, weighed: Weighed) -> None:
     if rows is None or found is None or not is_low(weighed):
         out.copy_(summed(weight, weighed))
         return
+    low, rises = beside(weighed, weight.shape[1:])
+    down = _flat(low, weight).to(weight.device)
+    rises = [rise._replace(up=rise.up.to(weight.device)) for rise in rises]
     count = max(1, AT_ONCE // rows.shape[1])
-    pairs = [_pair(change, weight.shape[1:]) for change, _ in weighed]
-    ups = [up.to(weight.device).split(count) for up, _ in pairs]  # type: ignore[no-untyped-call]
-    downs = [_flat(down, weight).to(weight.device) for _, down in pairs]
-    scales = [strength * change.scale for change, strength in weighed]
-    blocks = zip(found.split(count), rows.split(count), *ups, strict=True)  # type: ignore[no-untyped-call]
-    for changed, before, *rises in blocks:
-        total = before.to(torch.float32, copy=True)
-        for scale, rise, down in zip(scales, rises, downs, strict=True):
-            total.addmm_(rise, down, alpha=scale)
-        changed.copy_(total)
+    for start in range(0, len(rows), count):
+        total = rows[start : start + count].to(torch.float32, copy=True)
+        for row, rank, up in rises:
+            first, end = max(row, start), min(row + len(up), start + len(total))
+            if first < end:
+                ranks = down[rank : rank + up.shape[1]]
+                total[first - start : end - start].addmm_(up[first - row : end - row], ranks)
+        found[start : start + count].copy_(total)
 
 
 def is_low(weighed: Weighed) -> bool:
@@ -87,12 +95,31 @@ def is_low(weighed: Weighed) -> bool:
     return all(change.make is low_rank and LENGTHS.isdisjoint(change.factors) for change, _ in weighed)
 
 
-def beside(weighed: Weighed, columns: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Low-rank changes together, strengths in them: up (rows, r) and down (r, *columns) in float32."""
-    pairs = [_pair(change, columns) for change, _ in weighed]
-    scales = [strength * change.scale for change, strength in weighed]
-    up = torch.cat([scale * up for scale, (up, _) in zip(scales, pairs, strict=True)], dim=1)
-    return up, torch.cat([down for _, down in pairs])
+class Rise(NamedTuple):
+    """What low-rank changes give to rows from `row` on: up (rows, r) times r rows of down, from `rank` on."""
+
+    row: int
+    rank: int
+    up: Tensor
+
+
+def beside(weighed: Weighed, columns: Sequence[int]) -> tuple[Tensor, list[Rise]]:
+    """Low-rank changes together, in float32: down (r, *columns) of all, and what rises of it, strengths in that."""
+    groups: dict[Runs, list[tuple[Change, float]]] = {}
+    for change, strength in weighed:
+        groups.setdefault(change.runs, []).append((change, strength))
+    downs: list[Tensor] = []
+    rises: list[Rise] = []
+    rank = 0
+    for runs, group in groups.items():
+        pairs = [_pair(change, columns) for change, _ in group]
+        scales = [strength * change.scale for change, strength in group]
+        up = torch.cat([scale * up for scale, (up, _) in zip(scales, pairs, strict=True)], dim=1)
+        starts = [start for start, _ in runs] or [0]
+        rises += [Rise(start, rank, part) for start, part in zip(starts, _in_runs(up, runs), strict=True)]
+        downs += [down for _, down in pairs]
+        rank += up.shape[1]
+    return torch.cat(downs), rises
 
 
 def low_rank(of: Mapping[str, Tensor]) -> Tensor:
@@ -166,6 +193,11 @@ def _lengthened(weight: Tensor, change: Tensor, length: Tensor, by_rows: bool) -
     axis = 1 if columns and not by_rows else 0
     norm: Tensor = torch.linalg.vector_norm(total, dim=[n for n in range(total.ndim) if n != axis], keepdim=True)
     return length.reshape(norm.shape) / (norm + torch.finfo(norm.dtype).eps) * total - weight
+
+
+def _in_runs(rows: Tensor, runs: Runs) -> Sequence[Tensor]:
+    """Rows one after the other, cut where their runs end."""
+    return rows.split([stop - start for start, stop in runs]) if runs else (rows,)  # type: ignore[no-untyped-call]
 
 
 def _in_rows(weight: Tensor) -> Tensor | None:

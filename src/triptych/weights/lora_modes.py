@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from triptych.weights.lora import Key, Use, together
 from triptych.weights.lora_changes import Weighed, beside, is_low, put, summed
+from triptych.weights.quantize import Packed
 
 __all__ = ["MODES", "Applied", "Live", "Merged"]
 
@@ -35,26 +36,37 @@ class Merged:
     """The files are in the weights. What these were has stepped aside, into main memory, and comes back itself.
 
     Weights that are views of a file are so never written to. Those of a network that has none yet wait for `arrived`.
+    Where weights are held in few bits, which would round changes away, the files act live, and so they do in a network
+    that comes block by block: its blocks are read anew in every pass.
     """
 
     def __init__(self, networks: Mapping[str, nn.Module]) -> None:
         self._networks = networks
+        self._told: Mapping[Key, Weighed] = {}
+        self._passing: dict[str, bool] = {}  # whether a network comes block by block
         self._wanted: dict[Key, Weighed] = {}
         self._kept: dict[Key, Tensor] = {}
         self._used: dict[Key, Weighed] = {}
+        self._live = Live(networks)
 
     def use(self, *uses: Use) -> None:
-        self._wanted = together(uses)
+        self._told = together(uses)
+        self._act()
+
+    def arrived(self, part: str) -> None:
+        self._passing[part] = _passes(self._networks[part])
+        for key in [key for key in self._kept if key[0] == part]:
+            del self._kept[key], self._used[key]
+        self._act()
+
+    def _act(self) -> None:
+        live = {key: weighed for key, weighed in self._told.items() if self._is_to_live(key)}
+        self._live.act(live)
+        self._wanted = {key: weighed for key, weighed in self._told.items() if key not in live}
         for key in self._kept.keys() - self._wanted.keys():
             self._replace(key, self._kept.pop(key))
             del self._used[key]
         for key in self._wanted:
-            self._merge(key)
-
-    def arrived(self, part: str) -> None:
-        for key in [key for key in self._kept if key[0] == part]:
-            del self._kept[key], self._used[key]
-        for key in [key for key in self._wanted if key[0] == part]:
             self._merge(key)
 
     @torch.no_grad()
@@ -80,6 +92,12 @@ class Merged:
         part, name = key
         return self._networks[part].get_parameter(name)
 
+    def _is_to_live(self, key: Key) -> bool:
+        part, name = key
+        module, _, kind = name.rpartition(".")
+        few = kind == "weight" and isinstance(self._networks[part].get_submodule(module), Packed)
+        return few or self._passing.get(part, False)
+
 
 @final
 class Live:
@@ -89,9 +107,12 @@ class Live:
         self._networks = networks
         self._seats: dict[Key, Beside | Within] = {}
 
-    @torch.no_grad()
     def use(self, *uses: Use) -> None:
-        wanted = together(uses)
+        self.act(together(uses))
+
+    @torch.no_grad()
+    def act(self, wanted: Mapping[Key, Weighed]) -> None:
+        """From here on these changes, and no others."""
         for key in self._seats.keys() - wanted.keys():
             self._seats.pop(key).leave()
         for (part, name), weighed in wanted.items():
@@ -122,7 +143,7 @@ class Beside:
     def weigh(self, weighed: Weighed) -> None:
         """These changes from here on, with their strengths."""
         weight = self._layer.get_parameter(self._kind)
-        self._up, self._down = beside(weighed, weight.shape[1:])
+        self._down, self._rises = beside(weighed, weight.shape[1:])
         if weight.ndim == 4:
             self._down = self._down.to(memory_format=torch.channels_last)
         _tell(weight)
@@ -135,12 +156,18 @@ class Beside:
     def _add(self, layer: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
         (x,) = inputs
         if self._down.dtype != x.dtype or self._down.device != x.device:
-            self._up, self._down = self._up.to(x), self._down.to(x)
+            self._down = self._down.to(x)
+            self._rises = [rise._replace(up=rise.up.to(x)) for rise in self._rises]
         if isinstance(layer, nn.Conv2d):
             h = F.conv2d(x, self._down, None, layer.stride, layer.padding, layer.dilation)
-            return output + F.conv2d(h, self._up[..., None, None])
-        h = F.linear(x, self._down)
-        return torch.addmm(output.flatten(0, -2), h.flatten(0, -2), self._up.T).reshape(output.shape)
+            for row, rank, up in self._rises:
+                part = h[:, rank : rank + up.shape[1]]
+                output[:, row : row + len(up)] += F.conv2d(part, up[..., None, None])
+            return output
+        h, flat = F.linear(x, self._down).flatten(0, -2), output.flatten(0, -2)
+        for row, rank, up in self._rises:
+            flat[:, row : row + len(up)].addmm_(h[:, rank : rank + up.shape[1]], up.T)
+        return flat.reshape(output.shape)
 
 
 @final
@@ -174,6 +201,13 @@ class Sum(nn.Module):
     def forward(self, weight: Tensor) -> Tensor:
         self.weighed = [(change.to(weight.device), strength) for change, strength in self.weighed]
         return summed(weight, self.weighed).to(weight.dtype)
+
+
+def _passes(network: nn.Module) -> bool:
+    """Whether weights are away of a network that has come; what stands for those in few bits always is."""
+    few = [name for name, layer in network.named_modules() if isinstance(layer, Packed)]
+    standing = {f"{name}.{kind}" for name in few for kind in ("weight", "parametrizations.weight.original")}
+    return any(weight.is_meta and name not in standing for name, weight in network.named_parameters())
 
 
 def _runs_beside(layer: nn.Module, weighed: Weighed) -> bool:

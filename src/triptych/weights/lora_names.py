@@ -7,22 +7,75 @@ ours goes by is written the way that files write names, and looked up.
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from itertools import pairwise
-from math import prod
 from typing import final
 
 from triptych.errors import WeightsError
-from triptych.weights.adapters import adapter
+from triptych.weights.adapters import CONTROL, adapter
 from triptych.weights.header import Entry
+from triptych.weights.lora_shapes import Shape, misfit
 from triptych.weights.networks import families
 
-__all__ = ["Compared", "Found", "Matched", "Shape", "TEXT", "TEXT_2", "Target", "UNET", "compared", "matched"]
+__all__ = [
+    "Compared",
+    "Found",
+    "Matched",
+    "Place",
+    "Runs",
+    "Shape",
+    "T5",
+    "TEXT",
+    "TEXT_2",
+    "TRANSFORMER",
+    "Target",
+    "UNET",
+    "compared",
+    "matched",
+]
 
-Shape = tuple[int, ...]
+Runs = tuple[tuple[int, int], ...]
+"""Rows of a weight, from one up to another, in an order of their own; none: all rows as they are."""
 
 UNET = ("lora_unet_", "lycoris_", "model.diffusion_model.", "diffusion_model.", "unet.", "")
-TEXT = ("lora_te_", "lora_te1_", "text_encoder.", "")
-TEXT_2 = ("lora_te2_", "text_encoder_2.")
+TRANSFORMER = (
+    "lora_unet_",
+    "lora_transformer_",
+    "lycoris_",
+    "model.diffusion_model.",
+    "diffusion_model.",
+    "transformer.base_model.model.",
+    "transformer.",
+    "",
+)
+TEXT = ("lora_te_", "lora_te1_", "text_encoder.", "text_encoders.clip_l.transformer.", "")
+TEXT_2 = ("lora_te2_", "text_encoder_2.", "text_encoders.clip_g.transformer.")
+T5 = ("lora_te3_", "lora_te2_", "text_encoder_2.", "text_encoder_3.", "text_encoders.t5xxl.transformer.")
+"""Beside one CLIP tower OneTrainer counts it as the second text encoder, as diffusers does; kohya's scripts do not."""
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What a module of other people's is with us: a module, or rows of one that holds several of theirs."""
+
+    module: str
+    runs: Runs = ()
+
+    def __str__(self) -> str:
+        return self.module + self.rows
+
+    @property
+    def rows(self) -> str:
+        """Which, for people; "" where it is all of them."""
+        return f"[{', '.join(f'{start}:{stop}' for start, stop in self.runs)}]" if self.runs else ""
+
+    def shape(self, whole: Shape) -> Shape:
+        """Of what there is of a weight of this shape."""
+        return (sum(stop - start for start, stop in self.runs), *whole[1:]) if self.runs else whole
+
+    def meets(self, other: "Place") -> bool:
+        """Whether both have a row in common."""
+        apart = all(stop <= low or high <= start for start, stop in self.runs for low, high in other.runs)
+        return self.module == other.module and not (self.runs and other.runs and apart)
 
 
 @final
@@ -31,21 +84,21 @@ class Target:
     """A network that files may change.
 
     shapes: of its weights, by our names. prefixes: what files put before the names of its modules. aliases: names of
-    modules in other layouts, to ours.
+    modules in other layouts, to what they are of ours.
     """
 
     shapes: Mapping[str, Shape]
     prefixes: tuple[str, ...]
-    aliases: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, Place] = field(default_factory=dict)
 
-    def spellings(self) -> dict[str, str]:
-        """Everything that its modules may be called in files, dots and underscores made one, to our names."""
+    def spellings(self) -> dict[str, Place]:
+        """Everything that its modules may be called in files, dots and underscores made one, to what they are."""
         own = {name.rpartition(".")[0] for name in self.shapes}
-        called: dict[str, str] = {}
-        for alias, module in [*((name, name) for name in sorted(own)), *self.aliases.items()]:
+        called: dict[str, Place] = {}
+        for alias, place in [*((name, Place(name)) for name in sorted(own)), *self.aliases.items()]:
             for name in _spellings(alias):
-                if called.setdefault(_underscored(name), module) != module:
-                    raise WeightsError(f"{name} could be {called[_underscored(name)]} or {module}")
+                if called.setdefault(_underscored(name), place) != place:
+                    raise WeightsError(f"{name} could be {called[_underscored(name)]} or {place}")
         return called
 
 
@@ -61,10 +114,10 @@ class Found:
 @final
 @dataclass(frozen=True, slots=True)
 class Matched:
-    """What of a file is of use: changes by target and by our module, and the names of tensors that are not."""
+    """What of a file is of use: changes by target and by what they change, and the names of tensors that are not."""
 
     where: str
-    parts: Mapping[str, Mapping[str, Found]]
+    parts: Mapping[str, Mapping[Place, Found]]
     total: int
     unmatched: tuple[str, ...]
 
@@ -89,7 +142,7 @@ class Compared:
     """
 
     keys: tuple[str, ...]
-    parts: Mapping[str, Mapping[str, Found]]
+    parts: Mapping[str, Mapping[Place, Found]]
     misfits: Mapping[str, str]
     lacking: tuple[str, ...]
 
@@ -100,22 +153,28 @@ class Compared:
 
 
 def compared(shapes: Mapping[str, Shape], targets: Mapping[str, Target]) -> Compared:
-    """Whose module each tensor of a file changes, whether or not it fits. shapes: of the file's tensors, by name."""
-    parts: dict[str, dict[str, Found]] = {part: {} for part in targets}
+    """Whose module each tensor of a file changes, whether or not it fits. shapes: of the file's tensors, by name.
+
+    What changes the same rows twice counts once.
+    """
+    parts: dict[str, dict[Place, Found]] = {part: {} for part in targets}
+    taken: dict[tuple[str, str], list[Place]] = {}
     spellings = {part: target.spellings() for part, target in targets.items()}
     groups, lacking = _grouped(shapes), []
     for called, roles in groups.items():
-        part, module = _found(called, targets, spellings)
-        kept = _whole(roles, targets[part].shapes, module) if part else {}
-        if kept and module not in parts[part]:
-            parts[part][module] = Found(called, kept)
+        part, place = _found(called, targets, spellings)
+        kept = _whole(roles, targets[part].shapes, place.module) if part else {}
+        there = taken.setdefault((part, place.module), [])
+        if kept and not any(map(place.meets, there)):
+            parts[part][place] = Found(called, kept)
+            there.append(place)
         elif part and not kept:
             lacking.append(called)
     misfits = {
         entry.called: problem
         for part, entries in parts.items()
-        for module, entry in entries.items()
-        if (problem := _misfit(module, entry.roles, shapes, targets[part].shapes))
+        for place, entry in entries.items()
+        if (problem := _misfit(place, entry.roles, shapes, targets[part].shapes))
     }
     return Compared(tuple(groups), parts, misfits, tuple(lacking))
 
@@ -128,10 +187,10 @@ def matched(shapes: Mapping[str, Shape], targets: Mapping[str, Target], where: s
     """
     found = compared(shapes, targets)
     if not found.used:
-        raise WeightsError(f"{where}: none of its {len(shapes)} tensors changes this model; {_made_for(shapes)}.")
+        raise WeightsError(f"{where}: none of its {len(shapes)} tensors changes this model; {_made_for(shapes)}")
     if found.misfits:
         problem = next(iter(found.misfits.values()))
-        raise WeightsError(f"{where}: {problem}; {_made_for(shapes)}.")
+        raise WeightsError(f"{where}: {problem}; {_made_for(shapes)}")
     return Matched(where, found.parts, len(shapes), tuple(sorted(shapes.keys() - found.used)))
 
 
@@ -141,6 +200,7 @@ _KEY = re.compile(
     r"""(?:base_model\.model\.)?
     (?P<module> .+? )
     (?: [._]lora (?:_linear_layer)? [._] (?P<low> down | up | mid | A | B )
+      | (?<= _lora[12] ) \. (?P<xlabs> down | up )
       | \. (?P<other> alpha | dora_scale | lora_magnitude_vector | diff | diff_b | w_norm | b_norm
                     | hada_ (?: w[12]_[ab] | t[12] ) | lokr_ (?: w[12] (?:_[ab])? | t2 ) ) )
     (?: \. (?!bias) \w+ )? (?: \.weight )?""",
@@ -162,10 +222,13 @@ _KINDS: tuple[tuple[set[str], set[str]], ...] = (  # what a change is made of, a
     *((first | second, {"lokr_t2", *_SCALES}) for first in _LOKR[0] for second in _LOKR[1]),
     ({"diff"}, _SCALES),
 )
-_ALSO = (  # how the same module is called by old attention processors, and by transformers before 5
+_ALSO = (  # how the same module is called by old attention processors, by XLabs', and by transformers before 5
     (re.compile(r"\.(to_[qkv])$"), r".processor.\1"),
     (re.compile(r"\.to_out\.0$"), ".processor.to_out"),
     (re.compile(r"\.to_out\.0$"), ".to_out"),
+    (re.compile(r"\.img_attn\.(qkv|proj)$"), r".processor.\1_lora1"),
+    (re.compile(r"\.txt_attn\.(qkv|proj)$"), r".processor.\1_lora2"),
+    (re.compile(r"^(single_blocks\.\d+)\.linear2$"), r"\1.processor.proj"),
     (re.compile(r"\.([qkv])_proj$"), r".to_\1"),
     (re.compile(r"\.out_proj$"), ".to_out"),
     (re.compile(r"^(?=(embeddings|encoder|final_layer_norm)\.)"), "text_model."),
@@ -175,7 +238,8 @@ _ALSO = (  # how the same module is called by old attention processors, and by t
 def _made_for(shapes: Mapping[str, Shape]) -> str:
     found = adapter({name: Entry("F32", shape, 0, 0) for name, shape in shapes.items()}, {})
     titles = [families()[name].title for name in (found.families if found else ())]
-    return f"it seems to be for {' or '.join(titles)}" if titles else "what it was made for, its names do not tell"
+    told = f"it seems to be for {' or '.join(titles)}" if titles else "what it was made for, its names do not tell"
+    return f"{told}. {CONTROL}" if found and found.control else f"{told}."
 
 
 def _spellings(module: str) -> set[str]:
@@ -194,20 +258,22 @@ def _grouped(shapes: Mapping[str, Shape]) -> dict[str, dict[str, str]]:
     groups: dict[str, dict[str, str]] = {}
     for name in sorted(shapes):
         if found := _KEY.fullmatch(name):
-            role = found["low"] or found["other"]
+            role = found["low"] or found["xlabs"] or found["other"]
             groups.setdefault(found["module"], {}).setdefault(_ROLES.get(role, role), name)
     return groups
 
 
-def _found(called: str, targets: Mapping[str, Target], spellings: Mapping[str, Mapping[str, str]]) -> tuple[str, str]:
-    """The target and our module that the file means; ("", "") where there is none."""
+def _found(
+    called: str, targets: Mapping[str, Target], spellings: Mapping[str, Mapping[str, Place]]
+) -> tuple[str, Place]:
+    """The target and what of it the file means; the target is "" where there is none."""
     plain = _underscored(called)
     for part, target in targets.items():
         for prefix in map(_underscored, target.prefixes):
-            module = spellings[part].get(plain.removeprefix(prefix)) if plain.startswith(prefix) else None
-            if module is not None:
-                return part, module
-    return "", ""
+            place = spellings[part].get(plain.removeprefix(prefix)) if plain.startswith(prefix) else None
+            if place is not None:
+                return part, place
+    return "", Place("")
 
 
 def _whole(roles: Roles, weights: Mapping[str, Shape], module: str) -> dict[str, str]:
@@ -218,63 +284,12 @@ def _whole(roles: Roles, weights: Mapping[str, Shape], module: str) -> dict[str,
     return {role: name for role, name in roles.items() if role in allowed | bias}
 
 
-def _misfit(module: str, roles: Roles, shapes: Mapping[str, Shape], weights: Mapping[str, Shape]) -> str | None:
-    """What is wrong with the shapes of a change; None where they fit the module."""
+def _misfit(place: Place, roles: Roles, shapes: Mapping[str, Shape], weights: Mapping[str, Shape]) -> str | None:
+    """What is wrong with the shapes of a change; None where they fit."""
     of = {role: shapes[name] for role, name in roles.items()}
-    try:
-        changes = {"weight": _extent(of)} if of.keys() != {"bias"} else {}
-    except ValueError:
-        return f"the factors of {module} do not fit each other: {of}"
-    if "bias" in of:
-        changes["bias"] = of["bias"]
-    for kind, shape in changes.items():
-        wanted = weights[f"{module}.{kind}"]
-        if _squeezed(shape) not in (_squeezed(wanted), _squeezed((wanted[0], prod(wanted[1:])))):
-            return f"{module}.{kind} is {wanted} in this model and {shape} in the file"
-    return _odd_scales(module, of, weights[f"{module}.weight"])
-
-
-def _odd_scales(module: str, of: Mapping[str, Shape], weight: Shape) -> str | None:
-    allowed = {"alpha": {1}, "magnitude": {weight[0]}, "dora_scale": set(weight[:2])}
-    for role, sizes in allowed.items():
-        if role in of and prod(of[role]) not in sizes:
-            return f"{role} of {module} is {of[role]}, for a weight of {weight}"
-    return None
-
-
-def _extent(of: Mapping[str, Shape]) -> Shape:
-    """The shape of the change that factors of these shapes make. Raises ValueError where they do not fit."""
-    if "down" in of:
-        return _product(of["up"], of["mid"], of["down"]) if "mid" in of else _product(of["up"], of["down"])
-    if "diff" in of:
-        return of["diff"]
-    if "hada_w1_a" in of:
-        first, second = (_factored(of, f"hada_w{n}", f"hada_t{n}") for n in (1, 2))
-        if first != second:
-            raise ValueError(first, second)
-        return first
-    (rows, columns), second = _factored(of, "lokr_w1")[:2], _factored(of, "lokr_w2", "lokr_t2")
-    return (rows * second[0], columns * second[1], *second[2:])
-
-
-def _factored(of: Mapping[str, Shape], name: str, core: str = "") -> Shape:
-    if name in of:
-        return _product(of[name])
-    first, second = of[f"{name}_a"], of[f"{name}_b"]
-    return _product(first[::-1], of[core], second) if core in of else _product(first, second)
-
-
-def _product(*factors: Shape) -> Shape:
-    """Of matrices, of which one may be a kernel: (a, b), (b, c, *S) -> (a, c, *S)."""
-    fit = all(left[1:2] == right[:1] for left, right in pairwise(factors))
-    if not fit or any(len(factor) < 2 or 0 in factor for factor in factors):
-        raise ValueError(factors)
-    return (factors[0][0], factors[-1][1], *(n for factor in factors for n in _squeezed(factor[2:])))
-
-
-def _squeezed(shape: Shape) -> Shape:
-    """Without the ones at its end: a 1x1 kernel is a matrix."""
-    end = len(shape)
-    while end and shape[end - 1] == 1:
-        end -= 1
-    return shape[:end]
+    wanted = {
+        kind: (f"{place.module}.{kind}{place.rows}", place.shape(weights[name]))
+        for kind in ("weight", "bias")
+        if (name := f"{place.module}.{kind}") in weights
+    }
+    return misfit(str(place), of, wanted)

@@ -1,7 +1,7 @@
 """What share of a low-rank file fits the models that it may be for, told by names and shapes: no tensor is read.
 
 The weights that those models have are recorded in lora_networks.txt.gz: below `# NETWORK` a line for each with its
-name, its shape, and what diffusers calls its module where that is another name.
+name and its shape, and with the first of a module what others call that: NAME, or NAME@START:STOP, rows of it.
 """
 
 import gzip
@@ -12,27 +12,69 @@ from importlib.resources import files
 from types import MappingProxyType
 from typing import Any, Final, final
 
-from triptych.weights.lora_names import TEXT, TEXT_2, UNET, Shape, Target, compared
+from triptych.weights.lora_names import (
+    T5,
+    TEXT,
+    TEXT_2,
+    TRANSFORMER,
+    UNET,
+    Compared,
+    Place,
+    Runs,
+    Shape,
+    Target,
+    compared,
+)
 from triptych.weights.networks import families
 
 __all__ = ["NETWORKS", "PARTS", "Share", "shares", "targets"]
 
 RECORD: Final = "lora_networks.txt.gz"
-PARTS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(  # families, to their parts, to networks
+NETWORKS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(  # to what files put before the names of its modules
     {
-        "sd15": {"unet": "unet-sd15", "text_encoder": "clip-l"},
-        "sdxl": {"unet": "unet-sdxl", "text_encoder": "clip-l", "text_encoder_2": "clip-bigg"},
-        "sdxl-refiner": {"unet": "unet-refiner", "text_encoder_2": "clip-bigg"},
+        "unet-sd15": UNET,
+        "unet-sdxl": UNET,
+        "unet-refiner": UNET,
+        "sd3-medium": TRANSFORMER,
+        "sd3.5-large": TRANSFORMER,
+        "sd3.5-medium": TRANSFORMER,
+        "flux": TRANSFORMER,
+        "clip-l": TEXT,
+        "clip-l-projected": TEXT,
+        "clip-bigg": TEXT_2,
+        "t5-xxl": T5,
     }
 )
-NETWORKS: Final = tuple(dict.fromkeys(network for parts in PARTS.values() for network in parts.values()))
-PREFIXES: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
-    {"unet": UNET, "text_encoder": TEXT, "text_encoder_2": TEXT_2}
+SD3: Final = {"text_encoder": "clip-l-projected", "text_encoder_2": "clip-bigg", "text_encoder_3": "t5-xxl"}
+PARTS: Final[Mapping[str, Mapping[str, Mapping[str, str]]]] = MappingProxyType(  # families, variants, parts, networks
+    {
+        "sd15": {"": {"unet": "unet-sd15", "text_encoder": "clip-l"}},
+        "sdxl": {"": {"unet": "unet-sdxl", "text_encoder": "clip-l", "text_encoder_2": "clip-bigg"}},
+        "sdxl-refiner": {"": {"unet": "unet-refiner", "text_encoder_2": "clip-bigg"}},
+        "sd3": {"medium": {"transformer": "sd3-medium", **SD3}},
+        "sd3.5": {"large": {"transformer": "sd3.5-large", **SD3}, "medium": {"transformer": "sd3.5-medium", **SD3}},
+        "flux": {"": {"transformer": "flux", "text_encoder": "clip-l", "text_encoder_2": "t5-xxl"}},
+    }
 )
+INPAINTING: Final = ("inpainting", "unet", "input_blocks.0.0.weight", 9)
+WIDER: Final[Mapping[str, tuple[str, str, str, int]]] = MappingProxyType(
+    {
+        "sd15": INPAINTING,
+        "sdxl": INPAINTING,
+        "sdxl-refiner": INPAINTING,
+        "flux": ("fill", "transformer", "img_in.weight", 384),
+    }
+)
+"""Families, to the variant that is shown what is kept of a picture: its network's first weight takes more channels."""
 TITLES: Final[Mapping[str, str]] = MappingProxyType(
-    {"unet": "U-Net", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
+    {
+        "unet": "U-Net",
+        "transformer": "transformer",
+        "text_encoder": "text encoder",
+        "text_encoder_2": "second text encoder",
+        "text_encoder_3": "third text encoder",
+    }
 )
-SEEING: Final = 9  # channels of what a U-Net takes in that is shown what is kept of a picture
 SHOWN: Final = 4
 
 
@@ -46,7 +88,7 @@ class Share:
     """
 
     family: str
-    variant: str  # inpainting, or "" the plain one
+    variant: str  # inpainting, fill, a size; "" the plain one
     keys: int
     matching: Mapping[str, int]
     tensors: int
@@ -98,24 +140,19 @@ def shares(shapes: Mapping[str, Shape], may_be: Iterable[str]) -> tuple[Share, .
     return tuple(share for share in found if known or any(share.matching.values()))
 
 
-def targets(family: str, channels: int | None = None) -> dict[str, Target]:
-    """What files may change of the models of a family. channels: that its U-Net takes in, if not the usual ones."""
-    found = {part: replace(_target(network), prefixes=PREFIXES[part]) for part, network in PARTS[family].items()}
-    if channels is not None:
-        rows, _, *kernel = found["unet"].shapes[FIRST]
-        found["unet"] = replace(found["unet"], shapes={**found["unet"].shapes, FIRST: (rows, channels, *kernel)})
+def targets(family: str, variant: str = "") -> dict[str, Target]:
+    """What files may change of the models of a family. variant: "" of those that have several is the first."""
+    parts = PARTS[family].get(variant) or next(iter(PARTS[family].values()))
+    found = {part: replace(_target(network), prefixes=NETWORKS[network]) for part, network in parts.items()}
+    if variant and variant not in PARTS[family]:
+        _, part, name, channels = WIDER[family]
+        rows, _, *kernel = found[part].shapes[name]
+        found[part] = replace(found[part], shapes={**found[part].shapes, name: (rows, channels, *kernel)})
     return found
 
 
-FIRST: Final = "input_blocks.0.0.weight"
-
-
 def _share(shapes: Mapping[str, Shape], family: str) -> Share:
-    found, variant = compared(shapes, targets(family)), ""
-    if found.misfits:
-        other = compared(shapes, targets(family, SEEING))
-        if len(other.misfits) < len(found.misfits):
-            found, variant = other, "inpainting"
+    variant, found = _nearest(shapes, family)
     fitting = {
         part: [entry for entry in entries.values() if entry.called not in found.misfits]
         for part, entries in found.parts.items()
@@ -136,15 +173,40 @@ def _share(shapes: Mapping[str, Shape], family: str) -> Share:
     )
 
 
+def _nearest(shapes: Mapping[str, Shape], family: str) -> tuple[str, Compared]:
+    """The first variant that all fits, else the one that it fits best."""
+    best: tuple[str, Compared] | None = None
+    for variant in (*PARTS[family], *WIDER.get(family, ())[:1]):
+        found = compared(shapes, targets(family, variant))
+        if best is None or _faults(found) < _faults(best[1]):
+            best = variant, found
+        if not any(_faults(found)):
+            break
+    assert best is not None, "every family has a variant"
+    return best
+
+
+def _faults(found: Compared) -> tuple[int, int]:
+    """Keys of another shape, and keys that fit nothing."""
+    return len(found.misfits), len(found.keys) - sum(map(len, found.parts.values()))
+
+
 @cache
 def _target(network: str) -> Target:
     """A network as it is recorded, without prefixes."""
-    shapes, aliases = dict[str, Shape](), dict[str, str]()
+    shapes, aliases = dict[str, Shape](), dict[str, Place]()
     for line in _sections()[network]:
-        name, shape, *other = line.split()
+        name, shape, *others = line.split()
         shapes[name] = tuple(map(int, shape.split(",")))
-        aliases |= {theirs: name.rpartition(".")[0] for theirs in other}
+        for theirs, _, runs in (other.partition("@") for other in others):
+            aliases[theirs] = Place(name.rpartition(".")[0], _runs(runs))
     return Target(shapes, (), aliases)
+
+
+def _runs(text: str) -> Runs:
+    """START:STOP between commas, or nothing."""
+    ends = (run.split(":") for run in text.split(",") if run)
+    return tuple((int(start), int(stop)) for start, stop in ends)
 
 
 @cache

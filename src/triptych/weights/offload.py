@@ -1,7 +1,8 @@
 """Who is in memory when: components of a model come when they are used, and where not all fit, others make room.
 
 They have their moments one after the other: towers are told the prompt, the network walks, the codec decodes. Each
-says how much memory its work takes beside its weights; what was used longest ago leaves first.
+says how much memory its work takes beside its weights; what was used longest ago leaves first. What does not fit even
+alone comes block by block, if it has blocks.
 """
 
 import math
@@ -16,6 +17,7 @@ from triptych.engine.codec import Codec
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.denoiser import Network
 from triptych.weights.loading import Component
+from triptych.weights.plan import Moment, Part, Plan, planned, turned
 
 __all__ = ["Posterior", "Rooms", "StagedCodec", "StagedNetwork"]
 
@@ -31,7 +33,7 @@ class Rooms:
     @property
     def held(self) -> int:
         """Bytes of the weights that are here."""
-        return sum(one.size for one in self._components.values() if one.here)
+        return sum(one.held for one in self._components.values())
 
     def add(self, name: str, component: Component[Any]) -> None:
         """One more. Its name is what it is used by."""
@@ -48,17 +50,29 @@ class Rooms:
                 one.come()
 
     def use(self, names: Sequence[str], work: int = 0) -> None:
-        """Brings these, for work that takes so many bytes; others leave where there is no room for both."""
+        """Brings these, for work that takes so many bytes; others leave where there is no room for both.
+
+        Where there is none even so, the largest come in passing, and if they have no blocks, whole nevertheless.
+        """
         for name in names:
             self._components[name] = self._components.pop(name)
-        coming = sum(self._components[name].size for name in names if not self._components[name].here)
-        for name, one in self._components.items():
-            if self.held + coming + work <= self.budget:
-                break
-            if one.here and name not in names:
-                one.leave()
+        here = {name: one.share for name, one in self._components.items() if one.here}
+        then = turned(self._parts(), here, names, work, self.budget)
+        for name in here.keys() - then.keys():
+            self._components[name].leave()
         for name in names:
-            self._components[name].come()
+            share = then[name]
+            if share is None:
+                self._components[name].come()
+            else:
+                self._components[name].pass_by(share)
+
+    def plan(self, moments: Sequence[Moment]) -> Plan:
+        """What is going to happen where these are used at these moments, one after the other, over and over."""
+        return planned(tuple(self._parts().values()), moments, self.budget)
+
+    def _parts(self) -> dict[str, Part]:
+        return {name: one.part(name) for name, one in self._components.items()}
 
 
 @final

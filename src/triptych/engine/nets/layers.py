@@ -4,9 +4,10 @@ import math
 from typing import TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["CONV", "ResidualBlock", "TimeEmbedding", "normalised", "zeroed"]
+__all__ = ["CONV", "ResidualBlock", "TimeEmbedding", "normalised", "rms_normed", "sines", "zeroed"]
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -23,6 +24,18 @@ def zeroed(layer: Layer) -> Layer:
 def normalised(width: int) -> nn.GroupNorm:
     """Group normalisation with sixteen channels a group (arXiv:1803.08494)."""
     return nn.GroupNorm(max(1, width // 16), width)
+
+
+def rms_normed(x: Tensor, weight: Tensor, eps: float = 1e-6) -> Tensor:
+    """x (..., D) over its root mean square, times weight (D,) (arXiv:1910.07467).
+
+    It is torch's own, which takes three to four times as long on CPUs.
+    """
+    if x.device.type != "cpu" or torch.is_grad_enabled():
+        return F.rms_norm(x, weight.shape, weight, eps)
+    h = x.to(torch.promote_types(x.dtype, torch.float32), copy=True)
+    h *= h.square().mean(-1, keepdim=True).add_(eps).rsqrt_()
+    return h.mul_(weight).to(x.dtype)
 
 
 def sines(numbers: Tensor, frequencies: int = 128) -> Tensor:
