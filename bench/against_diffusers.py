@@ -1,6 +1,6 @@
 """The networks of Stable Diffusion beside diffusers': one step of the U-Net, decoding, loading, starting.
 
-    python bench/against_diffusers.py [sd15] [sdxl] [vae] [start] [--runs 5] [--json FILE]
+    python bench/against_diffusers.py [sd15] [sdxl] [sd3] [flux] [vae] [start] [--runs 5] [--json FILE]
 
 Random weights of full size, the same in both; both engines take turns in one process, in an order that changes from
 round to round; figures are medians, and ratios are medians of ratios within a round. "default" is what one gets who
@@ -17,19 +17,31 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    FluxPipeline,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import Tensor, nn
 
 from triptych.engine.codecs import kl
 from triptych.engine.codecs.kl import KL
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.nets import ldm
+from triptych.engine.nets.flux import DEV, Flux, patches
 from triptych.engine.nets.ldm import LatentUNet
+from triptych.engine.nets.mmdit import SD3_MEDIUM, MMDiT, positions
+from triptych.weights.layouts import flux as fluxes
 from triptych.weights.layouts import gathered
+from triptych.weights.layouts import mmdit as mmdits
 from triptych.weights.layouts import unet as unets
 from triptych.weights.layouts import vae as vaes
 
@@ -45,6 +57,13 @@ SDXL = {
     "addition_embed_type": "text_time",
     "addition_time_embed_dim": 256,
     "projection_class_embeddings_input_dim": 2816,
+}
+SD3 = {
+    "sample_size": 128,
+    "num_layers": 24,
+    "num_attention_heads": 24,
+    "caption_projection_dim": 1536,
+    "pos_embed_max_size": 192,
 }
 VAE = {
     "block_out_channels": (128, 256, 512, 512),
@@ -148,6 +167,55 @@ def unet(kind: str, side: int, batch: int, runs: int, whole: bool) -> dict[str, 
     return found
 
 
+def flow(kind: str, side: int, runs: int) -> dict[str, object]:
+    """One step of a flow-matching transformer, of FLUX.1 with 2 + 4 of its blocks: without guidance, as it is told."""
+    torch.manual_seed(0)
+    guided = kind == "flux"
+    with torch.device("meta"):
+        if guided:
+            theirs = FluxTransformer2DModel(num_layers=2, num_single_layers=4, guidance_embeds=True)
+            ours: nn.Module = Flux(replace(DEV, doubles=2, singles=4))
+        else:
+            theirs, ours = SD3Transformer2DModel(**SD3), MMDiT(SD3_MEDIUM)
+    theirs = randomised(theirs.to_empty(device="cpu"))
+    if not guided:  # a table that is not learned
+        theirs.pos_embed.pos_embed.copy_(positions(SD3["pos_embed_max_size"], 1536))
+    tuned = deepcopy(theirs).to(torch.bfloat16)
+    ours = ours_like(ours, tuned, fluxes.diffusers if guided else mmdits.diffusers)
+    latents = side // 8
+    x, t, width = torch.randn(1, 16, latents, latents), torch.tensor([500.0]), 4096
+    tokens = torch.randn(1, 512 if guided else 77 + 256, width)
+    vector, scale = torch.randn(1, 768 if guided else 2048), torch.tensor([3.5])
+    cond = Conditioning(tokens=tokens, vector=vector, scalars={"guidance": scale} if guided else {})
+    ids = FluxPipeline._prepare_latent_image_ids(1, latents // 2, latents // 2, "cpu", torch.float32)
+
+    def asked(network: nn.Module, dtype: torch.dtype) -> Callable[[], Tensor]:
+        told = {"encoder_hidden_states": tokens.to(dtype), "pooled_projections": vector.to(dtype)}
+        if guided:
+            places = {"img_ids": ids, "txt_ids": torch.zeros(tokens.shape[1], 3)}
+            told |= {**places, "guidance": scale, "hidden_states": patches(x).to(dtype), "timestep": t / 1000}
+        else:
+            told |= {"hidden_states": x.to(dtype), "timestep": t}
+
+        @torch.inference_mode()
+        def run() -> Tensor:
+            return network(**told).sample
+
+        return run
+
+    @torch.inference_mode()
+    def run() -> Tensor:
+        return patches(ours(x, t, cond)) if guided else ours(x, t, cond)
+
+    ways = {"ours": run, "tuned": asked(tuned, torch.bfloat16), "default": asked(theirs, torch.float32)}
+    found: dict[str, object] = dict(paired(ways, runs))
+    exact = ways["default"]()
+    return found | {
+        "apart from default": round(apart(run(), exact), 5),
+        "tuned apart from default": round(apart(ways["tuned"](), exact), 5),
+    }
+
+
 def vae(side: int, runs: int) -> dict[str, object]:
     """Decoding one picture."""
     torch.manual_seed(0)
@@ -185,13 +253,15 @@ import sys, time
 from dataclasses import replace
 import torch
 from triptych.families import cards, load
-from triptych.model import generate
+from triptych.model import generate, prepared
 from triptych.types import Request
 card = cards()["sd15"]
-model = load(replace(card, settings={**card.settings, "source": sys.argv[1]}), "cpu", "bfloat16")
-print("loaded", flush=True)
 asked = Request("sd15", "a red fox", seed=1, steps=1, height=256, width=256, sampler="euler", spacing="trailing")
-next(generate(model, card.resolve(asked)))
+asked = card.resolve(asked)
+model = load(replace(card, settings={**card.settings, "source": sys.argv[1]}), "cpu", "bfloat16")
+model = prepared(model, asked, {})
+print("loaded", flush=True)
+next(generate(model, asked))
 print("stepped", flush=True)
 """
 THEIRS = """
@@ -266,7 +336,7 @@ def start(runs: int) -> dict[str, object]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", nargs="*", default=["sd15", "sdxl", "vae", "start"])
+    parser.add_argument("what", nargs="*", default=["sd15", "sdxl", "sd3", "flux", "vae", "start"])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--json", type=Path)
     told = parser.parse_args()
@@ -278,6 +348,10 @@ def main() -> None:
         plans |= {f"SD 1.5, 512 px, batch {n}": lambda n=n: unet("sd15", 512, n, told.runs, True) for n in (1, 2)}
     if "sdxl" in told.what:
         plans |= {f"SDXL, {n} px, batch 1": lambda n=n: unet("sdxl", n, 1, told.runs, False) for n in (512, 1024)}
+    if "sd3" in told.what:
+        plans |= {"SD3 medium, 512 px": lambda: flow("sd3", 512, told.runs)}
+    if "flux" in told.what:
+        plans |= {f"FLUX.1 with 2 + 4 blocks, {n} px": lambda n=n: flow("flux", n, told.runs) for n in (512, 1024)}
     if "vae" in told.what:
         plans |= {f"VAE decode, {n} px": lambda n=n: vae(n, told.runs) for n in (512, 1024)}
     if "start" in told.what:

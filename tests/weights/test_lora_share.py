@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import FluxTransformer2DModel, SD3Transformer2DModel, UNet2DConditionModel
+from test_mmdit_layout import BETTER, LARGE, MEDIUM
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 import triptych
 from triptych.engine.nets import flux, mmdit
@@ -68,6 +69,7 @@ def recorded():
     return "\n".join(lines) + "\n"
 
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed. is deprecated:FutureWarning")
 PLACE = Path(triptych.__file__).parent / "weights" / lora_share.RECORD
 
 
@@ -189,8 +191,90 @@ def test_every_family_that_it_may_be_for_is_told_and_those_that_are_not_recorded
     assert [(share.family, share.matching["unet"]) for share in found] == [("sdxl", 1), ("sdxl-refiner", 0)]
     assert [share.family for share in shares(file, [])] == ["sdxl"]
     assert shares({"lora_unet_x.lora_down.weight": (4, 4), "lora_unet_x.lora_up.weight": (4, 4)}, []) == ()
-    assert [share.family for share in shares(file, ["flux", "sdxl"])] == ["sdxl"]
-    assert set(PARTS) == {"sd15", "sdxl", "sdxl-refiner"}
+    assert [share.family for share in shares(file, ["wan", "sdxl"])] == ["sdxl"]
+    assert "wan" not in PARTS
+
+
+# ---- FLUX.1 and Stable Diffusion 3 ----------------------------------------------------------------------------------
+
+SD3 = {"sd3-medium": MEDIUM, "sd3.5-medium": BETTER, "sd3.5-large": LARGE}
+
+
+def clip_l():
+    return CLIPTextModel(CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_attention_heads=12))
+
+
+def t5_xxl():
+    config = T5Config(d_model=4096, d_ff=10240, num_layers=24, num_heads=64, feed_forward_proj="gated-gelu")
+    return T5EncoderModel(config)
+
+
+def layers(build):
+    with torch.device("meta"):
+        return weights(build(), (nn.Linear, nn.Conv2d))
+
+
+def low(prefix, modules, dot="_", roles=ROLES["LoRA"]):
+    return {
+        f"{prefix}{name.replace('.', dot)}.{role}": shape
+        for name, (rows, columns, *_) in modules.items()
+        for role, shape in roles(rows, columns).items()
+    }
+
+
+def of_peft(rows, columns):
+    return {"lora_A.weight": (16, columns), "lora_B.weight": (rows, 16)}
+
+
+def test_kohya_s_keys_of_flux():
+    """As many as sd-scripts train: 304 modules of the transformer, 72 of CLIP's tower."""
+    blocks = {name: shape for name, shape in layers(lambda: flux.Flux(flux.DEV)).items() if "_blocks." in name}
+    text = {f"text_model.{name.removeprefix('text_model.')}": shape for name, shape in layers(clip_l).items()}
+    [share] = shares(low("lora_unet_", blocks) | low("lora_te1_", text), ["flux"])
+    assert share.sentence == (
+        "FLUX.1: 376 of 376 keys match (304 transformer, 72 text encoder), 1128 of 1128 tensors; lacks nothing"
+    )
+
+
+@pytest.mark.parametrize("prefix", ["lora_te3_", "lora_te2_"])
+def test_t5_beside_flux(prefix):
+    [share] = shares(low(prefix, layers(t5_xxl)), ["flux"])
+    assert share.matching == {"transformer": 0, "text_encoder": 0, "text_encoder_2": 24 * 7}
+    assert share.used == share.tensors == 3 * 24 * 7
+
+
+def test_every_layer_of_diffusers_flux_is_found():
+    modules = layers(lambda: FluxTransformer2DModel(guidance_embeds=True))
+    [share] = shares(low("transformer.", modules, ".", of_peft), ["flux"])
+    assert (share.variant, share.matching["transformer"], share.used) == ("", len(modules), 2 * len(modules))
+    modules["x_embedder"] = (3072, 384)
+    [share] = shares(low("transformer.", modules, ".", of_peft), ["flux"])
+    assert (share.variant, share.matching["transformer"], share.misfits) == ("fill", len(modules), ())
+
+
+@pytest.mark.parametrize("kind", SD3)
+def test_every_layer_of_diffusers_sd3_is_found_and_its_size_told(kind):
+    family, _, variant = kind.partition("-")
+    modules = {n: s for n, s in layers(lambda: SD3Transformer2DModel(**SD3[kind])).items() if n != "pos_embed.proj"}
+    file = low("transformer.", modules, ".", of_peft) | low("lora_te3_", layers(t5_xxl))
+    [share] = shares(file, [family])
+    assert (share.variant, share.misfits, share.unmatched) == (variant, (), ())
+    others = {"text_encoder": 0, "text_encoder_2": 0, "text_encoder_3": 24 * 7}
+    assert share.matching == {"transformer": len(modules), **others}
+
+
+def test_xlabs_keys():
+    file = {}
+    for block in range(19):
+        for layer, rows in {"qkv_lora1": 9216, "qkv_lora2": 9216, "proj_lora1": 3072, "proj_lora2": 3072}.items():
+            key = f"double_blocks.{block}.processor.{layer}"
+            file |= {f"{key}.down.weight": (16, 3072), f"{key}.up.weight": (rows, 16)}
+    for block in range(38):
+        key = f"single_blocks.{block}.processor."
+        file |= {f"{key}qkv_lora.down.weight": (16, 3072), f"{key}qkv_lora.up.weight": (9216, 16)}
+        file |= {f"{key}proj_lora.down.weight": (16, 15360), f"{key}proj_lora.up.weight": (3072, 16)}
+    [share] = shares(file, ["flux"])
+    assert (share.matching["transformer"], share.keys, share.used, share.strange) == (152, 152, len(file), ())
 
 
 if __name__ == "__main__":
