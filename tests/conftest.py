@@ -14,6 +14,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 FAMILY = Path(__file__).parent / "family"
 sys.path.insert(0, str(FAMILY))  # with its entry point, before any card is read
+sys.path.append(str(Path(__file__).parent / "weights"))  # whose writers of files other tests use too
 
 
 @pytest.fixture
@@ -48,7 +49,7 @@ def server(tmp_path, monkeypatch):
 
     played = Hub()
     point(monkeypatch, played, tmp_path / "cache")
-    known = (families._listed, families._fetched, families._kind_there)
+    known = (families._listed, families._fetched, families._kind_there, families._seen)
     for one in known:
         one.cache_clear()
     yield played

@@ -51,7 +51,7 @@ class Hub:
         if file not in files:
             return 404, {"X-Error-Code": "EntryNotFound"}, b""
         body = files[file]
-        if not file.endswith((".safetensors", ".ckpt")):
+        if not file.endswith((".safetensors", ".gguf", ".ckpt")):
             return 200, {"ETag": f'"{hashlib.sha1(file.encode() + body).hexdigest()}"', "X-Repo-Commit": COMMIT}, body
         size = len(body) if isinstance(body, bytes) else body.stat().st_size
         digest = hashlib.sha256(body if isinstance(body, bytes) else str(body).encode()).hexdigest()

@@ -91,8 +91,9 @@ class Model:
     scale: how much to guide; shifted: a spacing that a request names to the model's own; walked: (steps, strength) to
     steps, where a model's rule is not its program's.
 
-    init: what an init is: where the walk starts ("start"); that, and the network sees it and its mask ("seen"); or the
-    first member of a sequence, which the network sees and which is kept ("first"). moments: samples to the mean and the
+    init: what an init is: where the walk starts ("start"); that, and the network sees it and its mask ("seen"), or sees
+    it as it is, beside x_t, and no mask ("beside"); or the first member of a sequence, which the network sees and which
+    is kept ("first"). moments: samples to the mean and the
     deviation of the codec's posterior, of a codec that has one. prepare: what a request changes of the model; warnings:
     what of it came to nothing; files: which it was read from; see `prepared`.
     """
@@ -106,7 +107,7 @@ class Model:
     scale: Callable[[Request], float | None] = told_scale
     shifted: Callable[[Spacing], Spacing] = as_it_is
     walked: Callable[[int, float], int] | None = None
-    init: Literal["start", "seen", "first"] = "start"
+    init: Literal["start", "seen", "beside", "first"] = "start"
     moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     prepare: "Prepare | None" = None
     warnings: tuple[str, ...] = ()
@@ -230,8 +231,12 @@ def _walk(model: Model, request: Request, walk: _Walk, init: Tensor | None, mask
     noise, denoiser = walk.rules.noise(walk.noise), _guided(model, request, tell)
     held = model.init != "seen" or walk.rules.held
     if mask is not None and not held:
-        init, mask = None if whole_walk else init, None  # the network alone sees it
-    encoded = None if init is None else _encoded(model, init.to(device), noise if walk.rules.sampled else None, shape)
+        # The network alone sees it. Where a path ends in noise alone, the init's sample is drawn all the same.
+        init, mask = None if whole_walk and path.alpha(times[0]) > 0 else init, None
+    elif model.init == "beside" and whole_walk and mask is None:
+        init = None
+    drawn = noise if walk.rules.sampled and model.init != "beside" else None
+    encoded = None if init is None else _encoded(model, init.to(device), drawn, shape)
     eps = begin(walk.noise, noise, shape).to(device)
     x_t = walk.rules.spread(path, times[0].double(), request.sampler, request.spacing).float() * eps
     if encoded is not None:

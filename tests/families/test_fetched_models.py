@@ -66,7 +66,7 @@ def weights_in(file):
 def test_without_a_network_the_cache_gives_it_too(tiny, ask, monkeypatch):
     made = ("make", "a red fox", "--model", "owner/tiny", *ASKED, "-o")
     assert ask(*made, "before.png")[0] == 0
-    for known in (families._listed, families._fetched, families._kind_there):
+    for known in (families._listed, families._fetched, families._kind_there, families._seen):
         known.cache_clear()  # as in another process
     tiny.asked.clear()
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

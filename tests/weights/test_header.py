@@ -133,7 +133,6 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 135\n"
     ("name", "data", "reason"),
     [
         ("x.safetensors", b"", "is empty"),
-        ("x.safetensors", b"GGUF\x03\x00\x00\x00" + bytes(16), "GGUF"),
         ("x.safetensors", LFS, "git lfs pull"),
         ("x.safetensors", b"<!DOCTYPE html><html>", "web page"),
         ("x.safetensors", b"\n  <html>", "web page"),

@@ -61,9 +61,10 @@ def single(name, *more):
 @pytest.mark.parametrize("name", MODELS)
 def test_single_files(look, name, more):  # noqa: F811
     found = look(single(name, *more))
-    assert (named(found), found.kind, found.missing, found.notes) == (name, "checkpoint", (), ())
-    parts = {part.name: part for part in found.parts}
     text = dict(zip(("clip_l", "clip_g", "t5xxl"), ("text_encoder", "text_encoder_2", "t5"), strict=True))
+    missing = tuple(part for encoder, part in text.items() if encoder not in more)
+    assert (named(found), found.kind, found.missing, found.notes) == (name, "checkpoint", missing, ())
+    parts = {part.name: part for part in found.parts}
     assert parts.keys() == {"transformer", "vae", *(text[encoder] for encoder in more)}
     assert parts["transformer"].parameters == MODELS[name] + TABLES[name]
 
@@ -73,7 +74,7 @@ def test_single_files(look, name, more):  # noqa: F811
 def test_transformers_alone(look, name, prefix):  # noqa: F811
     found = look(under(prefix, ours(name)))
     assert (named(found), found.kind, found.naming) == (name, "transformer", ("original",))
-    assert found.missing == ("vae",)
+    assert found.missing == ("text_encoder", "text_encoder_2", "t5", "vae")
     assert not any(part.lacking for part in found.parts)
 
 

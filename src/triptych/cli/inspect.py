@@ -17,7 +17,7 @@ __all__ = ["inspect"]
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A .safetensors file, a folder with one, or a diffusers folder")],
+    path: Annotated[Path, typer.Argument(help="A .safetensors or .gguf file, a folder of one, or a diffusers folder")],
     variant: Annotated[
         str | None, typer.Option("--variant", metavar="NAME", help="Like fp16, of a folder that has several")
     ] = None,
@@ -60,13 +60,24 @@ def _found(found: "Found") -> list[tuple[str, str]]:
     for part in found.parts:
         dtypes = "/".join(sorted({entry.dtype for entry in part.entries.values()}))
         lines.append(("part", f"{part.name}: {part.parameters:,} numbers, {len(part.entries)} tensors, {dtypes}"))
-    lines.append(("missing", ", ".join(found.missing)))
+    lines.append(("missing", ", ".join(_told(found, part) for part in found.missing)))
     if low:
         ranks = f"rank {' '.join(map(str, low.ranks))}" if low.ranks else "no rank"
         ranks += f", alpha {' '.join(f'{alpha:g}' for alpha in low.alphas)}" if low.alphas else ""
         changed = f"{_counted(low.modules, 'module')} of {', '.join(low.targets)}"
         lines.append(("changes", f"{low.algorithm}, {ranks}, {changed}"))
     return [*lines, *(("note", note) for note in found.notes), ("refused", found.refusal)]
+
+
+def _told(found: "Found", part: str) -> str:
+    """A part that is missing, and the option that names a file of it."""
+    from triptych.weights import networks
+
+    family = networks.families()[found.family]
+    if part not in family.options:
+        return part
+    spare = " or none" if part in family.spare else ""
+    return f"{part} (--option {family.options[part]}=PATH{spare})"
 
 
 def _shares(dtypes: Mapping[str, int]) -> str:

@@ -26,10 +26,25 @@ if TYPE_CHECKING:
     from triptych.weights.files import Bundle
     from triptych.weights.hub import Listing
 
-__all__ = ["GROUP", "SAMPLERS", "SPACINGS", "card", "cards", "fetch", "fingerprint", "here", "load", "place", "sources"]
+__all__ = [
+    "CACHE",
+    "GROUP",
+    "SAMPLERS",
+    "SPACINGS",
+    "card",
+    "cards",
+    "fetch",
+    "fingerprint",
+    "here",
+    "load",
+    "look",
+    "place",
+    "sources",
+]
 
 GROUP = "triptych.families"
 WEIGHTS = (".safetensors", ".ckpt", ".pt", ".bin", ".gguf")  # what is meant as a file, whether or not it is there
+CACHE = "cache"  # the setting of a folder for what can be made again: it decides nothing about what is made
 HERE = Path(__file__).parent
 
 # The names in the engine's two dictionaries, again, since importing the engine takes seconds; a test holds them equal.
@@ -125,9 +140,7 @@ def _kind(path: Path, changed: int) -> Card:
 @cache
 def _kind_there(source: str) -> Card:
     """The same of what a hub's name stands for."""
-    from triptych.weights import hub
-
-    return _suited(hub.look(_listed(source)))
+    return _suited(_seen(source))
 
 
 def _suited(bundle: "Bundle") -> Card:
@@ -137,6 +150,7 @@ def _suited(bundle: "Bundle") -> Card:
 
 
 def _told(bundle: "Bundle") -> str:
+    from triptych.weights.networks import families
     from triptych.weights.recognise import recognise
 
     try:
@@ -150,19 +164,23 @@ def _told(bundle: "Bundle") -> str:
     if found.refusal:
         raise WeightsError(found.refusal)
     kind = "-".join(filter(None, (found.family, found.variant)))
-    one = next((one for one in cards().values() if one.settings.get("kind") == kind), None)
-    lacking = [part for part in found.missing if one is None or part not in one.fields]  # those a request can name
+    fitting = [one.name for one in cards().values() if one.settings.get("kind") == kind]
+    named = families()[found.family].options if fitting else {}
+    lacking = [part for part in found.missing if part not in named]  # what no request can name
     if lacking:
         advice = "Name a file or a folder that holds all of a model."
         raise WeightsError(f"{bundle.where} lacks {', '.join(lacking)}. {advice}")
-    if one is not None:
-        return one.name
+    if fitting:
+        return fitting[0]
     here = ", ".join(sorted({one.settings["kind"] for one in cards().values() if "kind" in one.settings}))
     raise WeightsError(f"{bundle.where} is {kind or found.kind}, which does not run here; what does: {here}.")
 
 
 def load(card: Card, device: str, dtype: str) -> "Model":
-    """The model of a card with its weights on the device. Raises WeightsError."""
+    """The model of a card with its weights on the device. Raises WeightsError.
+
+    A setting CACHE of the card is a folder for what a family would not like to make again.
+    """
     module = import_module(_modules()[card.family])
     loaded: Model = module.load(card, device, dtype)
     return loaded
@@ -189,11 +207,12 @@ def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
 
     Raises WeightsError where a file is missing.
     """
-    settings = json.dumps(dict(card.settings), sort_keys=True, default=str)
-    weights = _given(place(card.settings["source"])) if "source" in card.settings else _shipped(card)
-    weights = weights | {
-        f"{path.name}/{name}" if path.is_dir() else name: told for path in more for name, told in _given(path).items()
-    }
+    told = {name: value for name, value in card.settings.items() if name != CACHE}
+    settings = json.dumps(told, sort_keys=True, default=str)
+    weights = dict(_given(place(card.settings["source"])) if "source" in card.settings else _shipped(card))
+    for path in more:
+        for name, digest in _given(path).items():
+            weights[_free(weights, path, name, digest)] = digest
     return {
         "name": card.name,
         "family": card.family,
@@ -203,12 +222,29 @@ def fingerprint(card: Card, more: Sequence[Path] = ()) -> dict[str, Any]:
     }
 
 
+def _free(taken: Mapping[str, str], path: Path, name: str, digest: str) -> str:
+    """What a file that a request adds is called: by so much of its path that no other is called the same."""
+    root, called = path.parent, f"{path.name}/{name}" if path.is_dir() else name
+    while taken.get(called, digest) != digest and root.name:
+        called = f"{root.name}/{called}"
+        root = root.parent
+    return called
+
+
 def place(source: str) -> Path:
     """Where weights lie: a path, or what a hub's OWNER/NAME or OWNER/NAME/FILE was, or now is, fetched to.
 
     Raises FileProblem where a file is meant that is not there, InvalidField, WeightsError.
     """
     return _here(source) or _fetched(source)
+
+
+def look(source: str) -> "Bundle":
+    """What lies at a place, told by the beginnings of its files; no weights are fetched. Raises as `place`."""
+    from triptych.weights.files import open_bundle
+
+    where = _here(source)
+    return _seen(source) if where is None else open_bundle(where)
 
 
 def here(card: Card) -> bool:
@@ -234,7 +270,7 @@ def _here(source: str) -> Path | None:
     path = Path(source).expanduser()
     if path.exists():
         return path
-    if path.suffix in WEIGHTS and (path.is_absolute() or source.count("/") != 2):
+    if path.suffix in WEIGHTS and (path.is_absolute() or source.count("/") < 2 or Path(path.parts[0]).is_dir()):
         raise FileProblem(f"there is no file {path.absolute()}. Name one that is there, or a model: triptych models.")
     return None
 
@@ -244,6 +280,13 @@ def _fetched(source: str) -> Path:
     from triptych.weights import hub
 
     return hub.place(_listed(source))
+
+
+@cache
+def _seen(source: str) -> "Bundle":
+    from triptych.weights import hub
+
+    return hub.look(_listed(source))
 
 
 @cache

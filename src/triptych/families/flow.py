@@ -22,6 +22,7 @@ from triptych.engine.text.t5 import TOWERS as T5_TOWERS
 from triptych.engine.text.t5 import T5Text
 from triptych.errors import WeightsError
 from triptych.families import place
+from triptych.families.elsewhere import part_in
 from triptych.families.sd_weights import setting_of, tower_in
 from triptych.text.kept import Kept
 from triptych.weights.files import Bundle, Tensors, open_bundle
@@ -38,6 +39,7 @@ __all__ = [
     "Spaced",
     "Tabled",
     "Tuned",
+    "blocks_in",
     "counted",
     "network_of",
     "seat_of_codec",
@@ -46,6 +48,7 @@ __all__ = [
 
 M = TypeVar("M", bound=nn.Module)
 NO_TENSORS: Final = Tensors("nowhere", {}, {})
+KINDS: Final = ("sd3", "sd3.5", "flux")  # families whose towers and codecs these are
 SHELVED: Final = 64 * 2**30  # bytes that quantised weights may take on disk
 
 Build = Callable[[Tensors, Mapping[str, Any]], Callable[[], nn.Module]]
@@ -55,17 +58,19 @@ Build = Callable[[Tensors, Mapping[str, Any]], Callable[[], nn.Module]]
 @final
 @dataclass(frozen=True, slots=True)
 class Seat:
-    """option: the field that names a file of it; folder: of diffusers' layout; prefixes: in files with everything.
-
-    idle: names of its tensors that nothing needs; silent: whether a model can do without it.
+    """option: the field that names a file of it; part: what it is told as; folder: of diffusers' layout; prefixes: in
+    files with everything. idle: names of its tensors that nothing needs.
     """
 
     option: str
+    part: str
     folder: str
     prefixes: tuple[str, ...]
     build: Build
     layout: Callable[[Sequence[str]], Layout]
     idle: re.Pattern[str] = clip.IDLE
+    silent: bool = False
+    blocks: tuple[str, ...] = ()
 
 
 def clip_tower(kind: str, tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], ClipText]:
@@ -80,6 +85,12 @@ def clip_layout(names: Sequence[str]) -> Layout:
     """As transformers has them, or OpenCLIP."""
     of = clip.openclip if any(name.startswith("transformer.resblocks.") for name in names) else clip.transformers
     sources = of("", names)
+    return lambda _: sources
+
+
+def t5_layout(names: Sequence[str]) -> Layout:
+    """As transformers, llama.cpp or the authors of Wan name it."""
+    sources = t5.layout(names)(names)
     return lambda _: sources
 
 
@@ -111,6 +122,7 @@ def codec(setting: Setting, tensors: Tensors, config: Mapping[str, Any]) -> Call
 CLIP_L: Final = Seat(
     "clip_l",
     "text_encoder",
+    "text_encoder",
     ("text_encoders.clip_l.transformer.", "text_encoder.", ""),
     lambda tensors, config: clip_tower("vit-l", tensors, config),
     clip_layout,
@@ -130,12 +142,20 @@ def unprojected(seat: Seat) -> Seat:
 CLIP_G: Final = Seat(
     "clip_g",
     "text_encoder_2",
+    "text_encoder_2",
     ("text_encoders.clip_g.transformer.", "text_encoder_2.", ""),
     lambda tensors, config: clip_tower("vit-bigg", tensors, config),
     clip_layout,
 )
 T5: Final = Seat(
-    "t5", "text_encoder_3", ("text_encoders.t5xxl.transformer.", "text_encoder_3.", ""), t5_tower, t5.layout, t5.IDLE
+    "t5",
+    "t5",
+    "text_encoder_3",
+    ("text_encoders.t5xxl.transformer.", "text_encoder_3.", ""),
+    t5_tower,
+    t5_layout,
+    t5.IDLE,
+    blocks=("encoder.block",),
 )
 
 
@@ -145,7 +165,7 @@ def seat_of_codec(setting: Setting) -> Seat:
     def build(tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], KL]:
         return codec(setting, tensors, config)
 
-    return Seat("vae", "vae", vae.PREFIXES, build, vae.layout)
+    return Seat("vae", "vae", "vae", vae.PREFIXES, build, vae.layout)
 
 
 @final
@@ -167,22 +187,18 @@ class Parts:
         self.shelf = None if cache is None else Shelf(cache / "quantized", SHELVED)
         self.kept = None if cache is None else Kept(cache / "prompts")
 
-    def has(self, seat: Seat) -> bool:
-        """Whether it lies where the network does."""
-        return _within(self.bundle, seat, alone=False) is not None
-
     def component(self, seat: Seat, source: str | None, quantize: str | None = None) -> Component[Any]:
         """Out of the source, a path or a hub's name, or from where the network lies. Raises WeightsError."""
         bundle = self.bundle if source is None else open_bundle(place(source))
         found = _within(bundle, seat, alone=source is not None)
         if found is None:
+            without = f" Or do without: --option {seat.option}=none." if seat.silent else ""
             where = f"{bundle.where} has no {seat.option}"
-            raise WeightsError(f"{where}. Name a file or folder that has it: --option {seat.option}=PATH.")
+            raise WeightsError(f"{where}. Name a file or folder that has it: --option {seat.option}=PATH.{without}")
         tensors, config = found
         dtype = safe_dtype(self.dtype) if seat.option == "vae" else self.dtype
-        return self.filled(
-            seat.build(tensors, config), tensors, seat.layout(tensors.names()), quantize, seat.idle, dtype
-        )
+        layout = seat.layout(tensors.names())
+        return self.filled(seat.build(tensors, config), tensors, layout, quantize, seat.idle, dtype, seat.blocks)
 
     def filled(
         self,
@@ -192,10 +208,20 @@ class Parts:
         quantize: str | None = None,
         idle: re.Pattern[str] = clip.IDLE,
         dtype: torch.dtype | None = None,
+        blocks: Sequence[str] = (),
     ) -> Component[M]:
-        """A component of these tensors. Raises WeightsMismatch."""
-        precision, shelf = dtype or self.dtype, self.shelf
-        return Component(build, tensors, layout, self.device, precision, idle=idle, quantize=quantize, shelf=shelf)
+        """A component of these tensors. blocks: its lists of what runs in turn. Raises WeightsMismatch."""
+        return Component(
+            build,
+            tensors,
+            layout,
+            self.device,
+            dtype or self.dtype,
+            idle=idle,
+            quantize=quantize,
+            shelf=self.shelf,
+            blocks=blocks,
+        )
 
     def sketch(self, seat: Seat) -> KL:
         """The codec without weights: of the sizes that a folder says, or of the published ones."""
@@ -210,7 +236,14 @@ class Parts:
 
 
 def _within(bundle: Bundle, seat: Seat, alone: bool) -> tuple[Tensors, Mapping[str, Any]] | None:
-    """The tensors of a seat and the configuration beside them; alone: whether they may be all that there is."""
+    """The tensors of a seat and the configuration beside them; alone: whether they may be all that there is.
+
+    Raises WeightsError where what is there alone is known as something else.
+    """
+    known = part_in(bundle, seat.part, seat.option, KINDS) if alone else None
+    if known is not None:
+        config = {} if known.prefix else bundle.configs.get(known.folder, {})
+        return bundle.sets[known.folder].under(known.prefix), config
     if seat.folder in bundle.sets:
         return bundle.sets[seat.folder], bundle.configs.get(seat.folder, {})
     lone = bundle.sets.get("")
@@ -229,6 +262,11 @@ def network_of(bundle: Bundle) -> tuple[Tensors, Mapping[str, Any]]:
         if (part := lone.under(prefix)).places:
             return part, {}
     return lone, config
+
+
+def blocks_in(tensors: Tensors, stem: str) -> int:
+    """How many blocks are named stem.0., stem.1., ..."""
+    return len({name.split(".")[1] for name in tensors.names() if name.startswith(f"{stem}.")})
 
 
 def counted(steps: int, strength: float) -> int:

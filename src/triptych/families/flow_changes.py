@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any, Final, final
 
 import torch
@@ -10,9 +11,9 @@ from torch import Tensor
 from triptych.engine.denoiser import TARGETS, NetworkDenoiser
 from triptych.engine.nets.controlnet import Control, Controlled, Watching
 from triptych.engine.nets.fast import Fast
-from triptych.engine.path import Straight
+from triptych.engine.path import Path, Straight
 from triptych.errors import InvalidField
-from triptych.families import place
+from triptych.families import CACHE, place
 from triptych.families.flow import Parts, Seat, Spaced, Tuned, counted
 from triptych.families.flow_prompts import Listener
 from triptych.families.guests import Guests, staged_codec, walking_on
@@ -24,10 +25,11 @@ from triptych.weights.loading import Component
 from triptych.weights.lora_names import Target
 from triptych.weights.offload import Rooms, StagedCodec
 
-__all__ = ["CONTROLS", "Beside", "Changes", "Family", "loaded", "sources"]
+__all__ = ["CONTROLS", "Beside", "Changes", "Family", "Means", "loaded", "sources"]
 
 CONTROLS: Final = ("control", "control_2", "control_3")  # inputs of a request: hints
-KNOBS: Final = ("scale", "start", "stop")  # of each, as `Control` takes them
+NEAR: Final = 1e-6  # of a share of the walk: rounding
+REDUX: Final = ("redux_net", "redux_eye")  # options that name parts for a picture that is told as words
 PARTS: Final = ("clip_l", "clip_g", "t5", "vae")  # options that name parts
 
 
@@ -44,55 +46,88 @@ class Beside:
 
 @final
 @dataclass(frozen=True, slots=True, eq=False)
+class Means:
+    """What an encoder of prompts has at hand.
+
+    towers: by their options; more: components that the request alone brings, by their names in the rooms; pictures:
+    (1, 3, H, W) in [0, 1] by the names of their inputs, all but the init and hints of ControlNets.
+    """
+
+    parts: Parts
+    rooms: Rooms
+    towers: Mapping[str, Tuned]
+    more: Mapping[str, Component[Any]]
+    codec: StagedCodec
+    pictures: Mapping[str, Tensor]
+
+
+Makers = Mapping[str, Callable[[], Component[Any]]]
+"""What makes components, by their names in the rooms."""
+
+
+def nothing(request: Request, parts: Parts) -> Makers:
+    """A request brings no components of its own."""
+    return {}
+
+
+@final
+@dataclass(frozen=True, slots=True, eq=False)
 class Family:
     """What differs between families.
 
     towers: seats by the names that files of small changes know them by; network: its component, quantised or not;
-    listening: what encodes the prompts of a request by these towers; control: a ControlNet out of a source, beside the
-    network; targets: what files of small changes may change of these components; work: pixels of a batch to the bytes
-    that a step on them takes beside the network's weights.
+    listening: what encodes the prompts of a request; control: a ControlNet out of a source, beside the network;
+    targets: what files of small changes may change of these components; work: pixels of a batch to the bytes that a
+    step on them takes beside the network's weights; more: what else a request brings, for its encoder.
     """
 
     towers: Mapping[str, Seat]
     codec: Seat
     network: Callable[[Parts, str | None], Component[Any]]
-    listening: Callable[[Request, Parts, Mapping[str, Tuned], Rooms, StagedCodec], Listener]
+    listening: Callable[[Request, Means], Listener]
     control: Callable[[str, Parts, Component[Any]], Beside]
     targets: Callable[[Parts, Mapping[str, Component[Any]]], Mapping[str, Target]]
     work: Callable[[int, torch.dtype], int]
+    more: Callable[[Request, Parts], Makers] = nothing
 
 
 @final
 class Changes:
     """The loaded model as one request wants it, and as it was for the next."""
 
-    def __init__(self, family: Family, parts: Parts, guests: Guests) -> None:
-        self._family, self._parts, self._guests = family, parts, guests
+    def __init__(self, family: Family, parts: Parts, guests: Guests, spacing: Spaced) -> None:
+        """spacing: the model's own, by which shares of a walk are shares of its steps."""
+        self._family, self._parts, self._guests, self._spacing = family, parts, guests, spacing
         self._nets: dict[str, Beside] = {}
         self._loras: tuple[Sequence[str], Loras] | None = None
 
     def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
         """hints: (1, 3, H, W) in [0, 1] by their names. Raises InvalidField, WeightsError."""
         options, family, guests = request.options, self._family, self._guests
+        pictures = {name: picture for name, picture in hints.items() if name not in CONTROLS}
         hints = {name: hint for name, hint in hints.items() if name in CONTROLS}
-        seats = {name: seat for name, seat in family.towers.items() if options.get(seat.option) != "none"}
+        seats = {name: seat for name, seat in family.towers.items() if not _silenced(seat, options)}
         names = {name: _called(seat.option, options) for name, seat in seats.items()}
         network, coder = _called("network", options), _called("vae", options)
-        nets = {name: f"control {_net(request, name)}" for name in hints}
-        guests.dismiss({network, coder, *names.values(), *nets.values()})
+        nets = {name: f"control {_net(request, name)} of {network}" for name in hints}
+        makers = family.more(request, self._parts)
+        guests.dismiss({network, coder, *names.values(), *nets.values(), *makers})
         one = guests.welcome(network, lambda: family.network(self._parts, _bits("network", options)))
         towers = {name: self._part(seats[name], names[name], options) for name in seats}
         kept = self._part(family.codec, coder, options)
         codec = staged_codec(kept.module, guests.rooms, coder, kept.dtype)
-        beside = {name: self._beside(nets[name], one) for name in hints}
+        beside = {name: self._beside(nets[name], _net(request, name), one) for name in hints}
+        more = {name: guests.welcome(name, make) for name, make in makers.items()}
         components = {"transformer": one, **towers}
-        warnings = self._tuned([network, *names.values()], components).use(request, guests.make_room(request, codec))
+        rare = {name for part, name in names.items() if seats[part].option == "t5" and not named(request)}
+        spare = guests.make_room(request, codec, rare)  # what T5 says may be kept, where nothing acts in it
+        warnings = self._tuned([network, *names.values()], components).use(request, spare)
         codec = guests.fitting(request, codec)
         controls = [self._control(request, name, hint, beside[name], codec) for name, hint in hints.items()]
         walking = Controlled(one.module, controls) if controls else one.module
         hastened = walking if options["fast"] == 1 else Fast(walking.around, options["fast"])
         tuned = {seats[name].option: Tuned(tower, names[name]) for name, tower in towers.items()}
-        encoder = family.listening(request, self._parts, tuned, guests.rooms, codec)
+        encoder = family.listening(request, Means(self._parts, guests.rooms, tuned, more, codec, pictures))
         if cut := encoder.cut(request):
             warnings.append(f"more words than T5 is told here; left out: {' ... '.join(cut)}")
         model = walking_on(model, guests.network(hastened, [network, *nets.values()]))
@@ -104,21 +139,33 @@ class Changes:
         source, bits = options.get(seat.option), _bits(seat.option, options)
         return self._guests.welcome(name, lambda: self._parts.component(seat, source, bits))
 
-    def _beside(self, name: str, network: Component[Any]) -> Beside:
-        source = name.removeprefix("control ")
+    def _beside(self, name: str, source: str, network: Component[Any]) -> Beside:
         if name not in self._nets:
             self._nets[name] = self._family.control(source, self._parts, network)
         self._guests.welcome(name, lambda: self._nets[name].component)
         return self._nets[name]
 
     def _control(self, request: Request, name: str, hint: Tensor, beside: Beside, codec: StagedCodec) -> Control:
-        seen = beside.shown(codec, hint * 2 - 1)
-        net = beside.watching(beside.component.module, request.options.get(f"{name}_kind"))
-        return Control(net, seen, *(request.options[f"{name}_{knob}"] for knob in KNOBS))
+        seen, options = beside.shown(codec, hint * 2 - 1), request.options
+        net = beside.watching(beside.component.module, options.get(f"{name}_kind"))
+        start, stop = (self._walked(request, codec, options[f"{name}_{end}"]) for end in ("start", "stop"))
+        return Control(net, seen, options[f"{name}_scale"], start - NEAR, stop + NEAR)
+
+    def _walked(self, request: Request, codec: StagedCodec, share: float) -> float:
+        """How much of the noise is gone after this share of the model's own steps."""
+        lengths = (request.height or 0, request.width or 0)
+        latents = prod(length // factor for length, factor in zip(lengths, codec.scale_factor, strict=True))
+
+        def there(path: Path, steps: int, latents: int) -> Tensor:
+            return torch.tensor([1 - share], dtype=torch.float64)
+
+        return 1 - float(self._spacing.around(there)(Straight(), 1, latents))
 
     def _tuned(self, names: Sequence[str], components: Mapping[str, Component[Any]]) -> Loras:
         """What applies files of small changes to these components: another one where they are others."""
         if self._loras is None or self._loras[0] != names:
+            if self._loras is not None:
+                self._loras[1].leave()
             self._loras = names, Loras(components, self._family.targets(self._parts, components))
         return self._loras[1]
 
@@ -130,6 +177,15 @@ def _bits(part: str, options: Mapping[str, Any]) -> str | None:
     """How a part is quantised, if it is."""
     asked = options.get(QUANTIZED.get(part, ""), "none")
     return None if asked == "none" else str(asked)
+
+
+def _silenced(seat: Seat, options: Mapping[str, Any]) -> bool:
+    """Whether a request does without this part. Raises InvalidField where the model cannot."""
+    absent = options.get(seat.option) == "none"
+    if absent and not seat.silent:
+        allowed = "a file, a folder, a hub's OWNER/NAME, or nothing where it lies with the network"
+        raise InvalidField(seat.option, "none", allowed, "This model cannot do without it.")
+    return absent
 
 
 def _called(part: str, options: Mapping[str, Any]) -> str:
@@ -148,6 +204,7 @@ def sources(request: Request) -> list[str]:
     """The files, folders and hub names that the request adds to the model. Raises InvalidField."""
     options = request.options
     alone = [*PARTS, *(f"{name}_net" for name in CONTROLS if name in request.inputs)]
+    alone += REDUX if "redux" in request.inputs else []
     return [file for file, _ in named(request)] + [options[n] for n in alone if options.get(n) not in (None, "none")]
 
 
@@ -156,7 +213,7 @@ def loaded(card: Card, device: str, dtype: torch.dtype, family: Family, spacing:
 
     Its towers and its codec come with a request, which may name others: what it has until then knows sizes alone.
     """
-    parts = Parts(open_bundle(place(card.settings["source"])), device, dtype, card.settings.get("cache"))
+    parts = Parts(open_bundle(place(card.settings["source"])), device, dtype, card.settings.get(CACHE))
     rooms = Rooms()
     guests = Guests(rooms, device, lambda pixels: family.work(pixels, dtype))
     guests.welcome("network", lambda: family.network(parts, None))
@@ -171,7 +228,7 @@ def loaded(card: Card, device: str, dtype: torch.dtype, family: Family, spacing:
         spacing,
         shifted=spacing.around,
         walked=counted,
-        prepare=Changes(family, parts, guests),
+        prepare=Changes(family, parts, guests, spacing),
     )
 
 

@@ -1,7 +1,9 @@
 """ControlNets beside the flow-matching transformers, out of the files that people have."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from math import isqrt
 from typing import Any, Final
 
 from torch import Tensor
@@ -16,7 +18,7 @@ from triptych.engine.nets.mmdit_control import Beside as BesideMMDiT
 from triptych.engine.nets.mmdit_control import ControlShape, ControlTransformer
 from triptych.errors import InvalidField, WeightsError
 from triptych.families import place
-from triptych.families.flow import Parts
+from triptych.families.flow import Parts, blocks_in
 from triptych.families.flow_changes import Beside
 from triptych.weights.files import Tensors, open_bundle
 from triptych.weights.layouts import Layout, flux, mmdit
@@ -35,18 +37,20 @@ DEFAULTS: Final[Mapping[str, Any]] = {  # of diffusers' SD3ControlNetModel
     "extra_conditioning_channels": 0,
     "force_zeros_for_pooled_projection": True,
 }
+OURS: Final = "img_in.weight"  # a name of FLUX.1's authors and of XLabs, not of diffusers
+STABILITY: Final = "transformer_blocks.0.attn.qkv.weight"  # and one of Stability's
+KINDS: Final = ("controlnet_mode_embedder.weight",)  # what a union has besides: rows by kind
+STEMS: Final = ("input_hint_block.conv_in.weight", "input_hint_block.0.weight")  # what sees samples, by either layout
 NOTES: Final = re.compile(r"control_type$")  # what ComfyUI writes beside the weights
 
 
 def beside_mmdit(source: str, parts: Parts, network: Component[MMDiT]) -> Beside:
     """A ControlNet of Stable Diffusion 3: in diffusers' layout, or in Stability's. Raises WeightsError."""
-    bundle = open_bundle(place(source))
-    tensors, config = bundle.sets[""], bundle.configs.get("", {})
-    theirs = "num_layers" in config
-    shape = control_of(config) if theirs else control_in(tensors)
+    tensors, config = _opened(source)
+    shape = control_of(config) if "num_layers" in config else control_in(tensors)
     if shape.hint != LATENTS:
         raise WeightsError(f"{source} sees hints of {shape.hint} channels; one whose hints are pictures has {LATENTS}.")
-    layout: Layout = mmdit.diffusers if theirs else mmdit.control_original
+    layout: Layout = mmdit.control_original if STABILITY in tensors.places else mmdit.diffusers
     component = parts.filled(lambda: ControlTransformer(shape), tensors, layout, idle=NOTES)
 
     def watching(net: ControlTransformer, kind: int | None) -> Watching:
@@ -58,14 +62,11 @@ def beside_mmdit(source: str, parts: Parts, network: Component[MMDiT]) -> Beside
 
 def beside_flux(source: str, parts: Parts, network: Component[Flux]) -> Beside:
     """A ControlNet of FLUX.1: in diffusers' layout, or in that of XLabs' files. Raises WeightsError."""
-    bundle = open_bundle(place(source))
-    tensors, config = bundle.sets[""], bundle.configs.get("", {})
-    theirs = "num_layers" in config
-    kinds, stem = config.get("num_mode"), config.get("conditioning_embedding_channels")
-    stemmed = "input_hint_block.0.weight" in tensors.places
-    stem = stem if theirs else tensors.shape("input_hint_block.0.weight")[1] if stemmed else None
-    shape = flux_of(config) if theirs else flux_in(tensors)
-    layout: Layout = flux.diffusers if theirs else flux.control_xlabs
+    tensors, config = _opened(source)
+    kinds = next((tensors.shape(name)[0] for name in KINDS if name in tensors.places), None)
+    stem = next((tensors.shape(name)[1] for name in STEMS if name in tensors.places), None)
+    shape = flux_of(config) if "num_layers" in config else flux_in(tensors, network.module.axes)
+    layout: Layout = flux.control_xlabs if OURS in tensors.places else flux.diffusers
     beside = FluxShape(doubles=len(network.module.double_blocks), singles=len(network.module.single_blocks))
     component = parts.filled(lambda: FluxControl(shape, beside, kinds=kinds, stem=stem), tensors, layout)
 
@@ -74,6 +75,15 @@ def beside_flux(source: str, parts: Parts, network: Component[Flux]) -> Beside:
         return net if kind is None else OfKind(net, kind)
 
     return Beside(component, watching, coded if stem is None else seen)
+
+
+def _opened(source: str) -> tuple[Tensors, Mapping[str, Any]]:
+    """Its tensors, and the configuration beside them. Raises WeightsError."""
+    bundle = open_bundle(place(source))
+    if "" not in bundle.sets:
+        parts = ", ".join(sorted(bundle.sets))
+        raise WeightsError(f"{source} is a whole model of several parts ({parts}); a ControlNet is one network.")
+    return bundle.sets[""], bundle.configs.get("", {})
 
 
 def control_of(config: Mapping[str, Any]) -> ControlShape:
@@ -98,12 +108,22 @@ def control_of(config: Mapping[str, Any]) -> ControlShape:
 
 
 def control_in(tensors: Tensors) -> ControlShape:
-    """What names and shapes of Stability's layout say."""
+    """What names and shapes say: of Stability's layout, or of diffusers' without a configuration."""
     width, hint, *_ = tensors.shape("pos_embed_input.proj.weight")
-    blocks = {name.split(".")[1] for name in tensors.names() if name.startswith("transformer_blocks.")}
+    places, depth = tensors.places, blocks_in(tensors, "transformer_blocks")
     vector = tensors.shape("time_text_embed.text_embedder.linear_1.weight")[1]
-    trunk = Shape(depth=len(blocks), width=width, heads=width // HEAD, vector=vector)
-    return ControlShape(trunk, hint, joint=False, silent=False)
+    trunk = Shape(depth=depth, width=width, heads=width // HEAD, vector=vector)
+    if STABILITY in places or "context_embedder.weight" not in places:
+        return ControlShape(trunk, hint, joint=False, silent=False)
+    trunk = replace(
+        trunk,
+        side=isqrt(tensors.shape("pos_embed.pos_embed")[1]),
+        normed="transformer_blocks.0.attn.norm_q.weight" in places,
+        dual=sum(f"transformer_blocks.{number}.attn2.to_q.weight" in places for number in range(depth)),
+        channels=tensors.shape("pos_embed.proj.weight")[1],
+        context=tensors.shape("context_embedder.weight")[1],
+    )
+    return ControlShape(trunk, hint, joint=True, silent=True)
 
 
 def flux_of(config: Mapping[str, Any]) -> FluxShape:
@@ -123,24 +143,42 @@ def flux_of(config: Mapping[str, Any]) -> FluxShape:
     )
 
 
-def flux_in(tensors: Tensors) -> FluxShape:
-    """What names and shapes of the published layout say."""
-    names = tensors.names()
-    width, channels = tensors.shape("img_in.weight")
-    axes = FluxShape().axes
-    ends = "final_layer.linear.weight"
+def flux_in(tensors: Tensors, axes: Sequence[int] = FluxShape().axes) -> FluxShape:
+    """What names and shapes say: of the published layout, or of diffusers' without a configuration; axes: of heads."""
+    names = PUBLISHED if OURS in tensors.places else DIFFUSERS
+    width, channels = tensors.shape(names["entrance"])
     return FluxShape(
-        doubles=len({name.split(".")[1] for name in names if name.startswith("double_blocks.")}),
-        singles=len({name.split(".")[1] for name in names if name.startswith("single_blocks.")}),
+        doubles=blocks_in(tensors, names["doubles"]),
+        singles=blocks_in(tensors, names["singles"]),
         width=width,
         heads=width // sum(axes),
         axes=axes,
-        context=tensors.shape("txt_in.weight")[1],
-        vector=tensors.shape("vector_in.in_layer.weight")[1],
-        guided=any(name.startswith("guidance_in.") for name in names),
+        context=tensors.shape(names["context"])[1],
+        vector=tensors.shape(names["vector"])[1],
+        guided=names["guidance"] in tensors.places,
         in_channels=channels,
-        out_channels=tensors.shape(ends)[0] if ends in tensors.places else channels,
+        out_channels=tensors.shape(names["exit"])[0] if names["exit"] in tensors.places else channels,
     )
+
+
+PUBLISHED: Final = {
+    "entrance": OURS,
+    "doubles": "double_blocks",
+    "singles": "single_blocks",
+    "context": "txt_in.weight",
+    "vector": "vector_in.in_layer.weight",
+    "guidance": "guidance_in.in_layer.weight",
+    "exit": "final_layer.linear.weight",
+}
+DIFFUSERS: Final = {
+    "entrance": "x_embedder.weight",
+    "doubles": "transformer_blocks",
+    "singles": "single_transformer_blocks",
+    "context": "context_embedder.weight",
+    "vector": "time_text_embed.text_embedder.linear_1.weight",
+    "guidance": "time_text_embed.guidance_embedder.linear_1.weight",
+    "exit": "proj_out.weight",
+}
 
 
 def coded(codec: StagedCodec, samples: Tensor) -> Tensor:

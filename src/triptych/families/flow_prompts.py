@@ -25,8 +25,8 @@ from triptych.weights.offload import Rooms
 
 __all__ = ["Ears", "Listener", "Shown", "as_it_is", "merged", "t5_encoder"]
 
-Shown = Callable[[Request, Conditioning, Mapping[str, Tensor]], Conditioning]
-"""(request, what words say, what the network is shown) -> what it is told in all."""
+Shown = Callable[[Request, Mapping[str, Tensor]], Callable[[str, Conditioning], Conditioning]]
+"""(request, what the network is shown) -> from a prompt and what its words say to what the network is told in all."""
 
 
 @final
@@ -75,10 +75,10 @@ class Listener:
         heard = self._ears(said, steps, rule)
         read = (Turn(steps, self._nothing(len(said))),) if self._t5 is None else self._t5(said, steps)
         turns = merged(heard, read)
-        starts = [0, *(last for last, _, _ in turns[:-1])]
+        starts, whole = [0, *(last for last, _, _ in turns[:-1])], self._shown(request, seen)
         found: dict[str, Script] = {}
         for row, text in enumerate(texts):
-            conds = [self._shown(request, self._joined(a, b, row), seen) for _, a, b in turns]
+            conds = [whole(text, self._joined(a, b, row)) for _, a, b in turns]
             found[text] = Script(tuple(zip(starts, conds, strict=True)))
         return found
 
@@ -122,12 +122,13 @@ def _known(request: Request, tower: Tuned) -> str:
     """What tells what a tower says from what another would, "" where files of small changes may act in it."""
     if loras.named(request):
         return ""
-    return "\n".join([tower.name.partition(" ")[0], *map(sampled, tower.component.files)])
+    bits = str(request.options.get("quantize_t5"))
+    return "\n".join(["t5", bits, tower.component.device, *map(sampled, tower.component.files)])
 
 
-def as_it_is(request: Request, cond: Conditioning, seen: Mapping[str, Tensor]) -> Conditioning:
+def as_it_is(request: Request, seen: Mapping[str, Tensor]) -> Callable[[str, Conditioning], Conditioning]:
     """Words are all that is told."""
-    return cond
+    return lambda text, cond: cond
 
 
 def merged(one: Sequence[Turn], other: Sequence[Turn]) -> list[tuple[int, Conditioning, Conditioning]]:

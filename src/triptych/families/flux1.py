@@ -4,7 +4,7 @@ T5 says the words, CLIP their sum. dev, Fill and Kontext are told the scale of g
 prompt, comes on top. Fill sees what is kept of a picture, Kontext pictures beside the one that it makes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -17,21 +17,24 @@ from triptych.engine.nets.flux import Flux, Shape, parted
 from triptych.engine.path import Path
 from triptych.engine.spacing import ResolutionShifted, Spacing, uniform
 from triptych.engine.text.clip import END
-from triptych.families.flow import CLIP_L, T5, Parts, Tuned, network_of, seat_of_codec, unprojected
-from triptych.families.flow_changes import Family, loaded, sources
-from triptych.families.flow_controls import beside_flux, flux_in, flux_of
+from triptych.families import flux_redux
+from triptych.families.flow import CLIP_L, T5, Parts, network_of, seat_of_codec, unprojected
+from triptych.families.flow_changes import Family, Means, loaded, sources
+from triptych.families.flow_controls import OURS, beside_flux, flux_in, flux_of
 from triptych.families.flow_prompts import Ears, Listener, Shown, t5_encoder
 from triptych.model import Model
 from triptych.types import Card, Request
+from triptych.weights.files import Tensors
 from triptych.weights.layouts import Layout, flux
 from triptych.weights.loading import Component
 from triptych.weights.lora import target
 from triptych.weights.lora_names import T5 as T5_NAMES
 from triptych.weights.lora_names import TEXT, TRANSFORMER, Target
-from triptych.weights.offload import Rooms, StagedCodec
+from triptych.weights.offload import StagedCodec
 
 __all__ = ["load", "sources"]
 
+BLOCKS: Final = ("double_blocks", "single_blocks")
 TOWERS: Final = {"text_encoder": unprojected(CLIP_L), "text_encoder_2": replace(T5, folder="text_encoder_2")}
 
 
@@ -41,24 +44,27 @@ def load(card: Card, device: str, dtype: str) -> Model:
 
     def network(parts: Parts, quantize: str | None) -> Component[Flux]:
         tensors, config = network_of(parts.bundle)
-        theirs = "num_layers" in config
-        shapes[:] = [flux_of(config) if theirs else flux_in(tensors)]
-        layout: Layout = flux.diffusers if theirs else flux.original
-        return parts.filled(lambda: Flux(shapes[0]), tensors, layout, quantize)
+        shapes[:] = [shape_in(tensors, config)]
+        layout: Layout = flux.original if OURS in tensors.places else flux.diffusers
+        return parts.filled(lambda: Flux(shapes[0]), tensors, layout, quantize, blocks=BLOCKS)
 
-    def listener(
-        request: Request, parts: Parts, towers: Mapping[str, Tuned], rooms: Rooms, codec: StagedCodec
-    ) -> Listener:
+    def listener(request: Request, means: Means) -> Listener:
         [shape] = shapes
-        one = towers["clip_l"]
+        one, rooms = means.towers["clip_l"], means.rooms
         ears = Ears([(one.component, 1, True, END)], [one.name], rooms, tokens=False)
-        reading = t5_encoder(request, parts, towers.get("t5"), rooms)
-        return Listener(ears, reading, shape.context, request.options["t5_tokens"], shown(shape, codec, device), device)
+        reading = t5_encoder(request, means.parts, means.towers["t5"], rooms)
+        return Listener(ears, reading, shape.context, request.options["t5_tokens"], shown(shape, means), device)
 
-    family = Family(TOWERS, seat_of_codec(kl.FLUX), network, listener, beside_flux, _targets, work)
+    codec = seat_of_codec(kl.FLUX)
+    family = Family(TOWERS, codec, network, listener, beside_flux, _targets, work, flux_redux.brought)
     model = loaded(card, device, getattr(torch, dtype), family, Growing() if card.settings["shifted"] else Even())
     fill, kontext = shapes[0].in_channels > shapes[0].out_channels, card.settings.get("references", False)
-    return replace(model, init="seen" if fill or kontext else "start", scale=true_scale)
+    return replace(model, init="seen" if fill else "beside" if kontext else "start", scale=true_scale)
+
+
+def shape_in(tensors: Tensors, config: Mapping[str, Any]) -> Shape:
+    """What the configuration beside a network says of it, or else names and shapes. Raises WeightsError."""
+    return flux_of(config) if "num_layers" in config and OURS not in tensors.places else flux_in(tensors)
 
 
 def true_scale(request: Request) -> float | None:
@@ -94,16 +100,27 @@ def work(pixels: int, dtype: torch.dtype) -> int:
     return (512 * 2**20 + 600 * pixels) * dtype.itemsize // 2
 
 
-def shown(shape: Shape, codec: StagedCodec, device: str) -> Shown:
+def shown(shape: Shape, means: Means) -> Shown:
     """What a network of this shape is told besides words."""
+    device, codec = means.parts.device, means.codec
 
-    def told(request: Request, cond: Conditioning, seen: Mapping[str, Tensor]) -> Conditioning:
-        if shape.guided:
-            cond = replace(cond, scalars={"guidance": torch.tensor([request.guidance_scale or 1.0], device=device)})
-        if shape.in_channels > shape.out_channels:
-            return replace(cond, concat=_kept(request, codec, device, **seen))
-        pictures = [seen[name] for name in ("init", *REFERENCES) if name in seen]
-        return replace(cond, references=tuple(codec.encode(picture) for picture in pictures))
+    def told(request: Request, seen: Mapping[str, Tensor]) -> Callable[[str, Conditioning], Conditioning]:
+        scalars = {"guidance": torch.tensor([request.guidance_scale or 1.0], device=device)}  # for ControlNets, too
+        more = flux_redux.seen(request, means)
+        fill = shape.in_channels > shape.out_channels
+        concat = _kept(request, codec, device, **seen) if fill else None
+        pictures = [] if fill or "init" not in seen else [seen["init"]]
+        pictures += [2 * means.pictures[name] - 1 for name in REFERENCES if name in means.pictures]
+        references = tuple(codec.encode(picture) for picture in pictures)
+
+        def whole(text: str, cond: Conditioning) -> Conditioning:
+            assert cond.tokens is not None, "words are told as tokens"
+            tokens = cond.tokens
+            if more is not None and text == request.prompt:  # what is led away from has none
+                tokens = torch.cat([tokens, more.to(tokens.dtype)], dim=1)
+            return replace(cond, tokens=tokens, scalars=scalars, concat=concat, references=references)
+
+        return whole
 
     return told
 

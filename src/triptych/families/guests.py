@@ -1,7 +1,7 @@
 """What requests bring into a loaded model, and the room that all of it has there."""
 
 import math
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Collection, Sequence, Set
 from dataclasses import replace
 from typing import Any, Final, final
 
@@ -68,12 +68,15 @@ class Guests:
             self.rooms.add(name, self._here[name])
         return self._here[name]
 
-    def make_room(self, request: Request, codec: StagedCodec) -> float:
-        """How much there is for the request, and everything into it if it holds everything; bytes that are left."""
+    def make_room(self, request: Request, codec: StagedCodec, apart: Collection[str] = ()) -> float:
+        """How much there is for the request, and everything into it if it holds everything; bytes that are left.
+
+        apart: those that come when they are used, which may be never.
+        """
         pixels = (request.height or 0) * (request.width or 0)
         self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
         work = max(self._walking(2 * pixels * request.count), codec.work(pixels))
-        self.rooms.settle(work)
+        self.rooms.settle(work, apart)
         return self.rooms.budget - self.rooms.held - work
 
     def coder(self, model: Model, source: str | None, make: Callable[[], Component[KL]]) -> StagedCodec:

@@ -34,10 +34,20 @@ class Loras:
         self._network = next(iter(components.values()))
         modules = {name: one.module for name, one in self._components.items()}
         self._modes = {name: make(modules) for name, make in MODES.items()}
+        self._arriving = {
+            name: [partial(mode.arrived, name) for mode in self._modes.values()] for name in self._components
+        }
         for name, one in self._components.items():
-            one.arrived += [partial(mode.arrived, name) for mode in self._modes.values()]
+            one.arrived += self._arriving[name]
         self._read: dict[tuple[Path, int], Lora] = {}
         self._merged = 0  # bytes of weights that have files in them
+
+    def leave(self) -> None:
+        """The networks as they were, and nothing is done to them any more."""
+        for mode in self._modes.values():
+            mode.use()
+        for name, one in self._components.items():
+            one.arrived = [done for done in one.arrived if done not in self._arriving[name]]
 
     def use(self, request: Request, spare: float) -> list[str]:
         """From here on those of the request, and no others; what of it comes to nothing. Raises InvalidField.
@@ -109,7 +119,7 @@ def loras(text: str | None) -> list[Named]:
     return found
 
 
-TOWERS: Final = ("text_encoder", "text_encoder_2")
+TOWERS: Final = ("text_encoder", "text_encoder_2", "text_encoder_3")
 
 
 def _strengths(network: float, text: float | None) -> dict[str, float]:

@@ -4,6 +4,7 @@ CLIP's two towers speak side by side, widened by zeros, and T5 after them; witho
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from math import isqrt
 from typing import Any, Final
@@ -13,8 +14,8 @@ import torch
 from triptych.engine.codecs import kl
 from triptych.engine.nets.mmdit import MMDiT, Shape
 from triptych.engine.text.clip import END
-from triptych.families.flow import CLIP_G, CLIP_L, T5, Parts, Tabled, Tuned, network_of, seat_of_codec
-from triptych.families.flow_changes import Family, loaded, sources
+from triptych.families.flow import CLIP_G, CLIP_L, T5, Parts, Tabled, blocks_in, network_of, seat_of_codec
+from triptych.families.flow_changes import Family, Means, loaded, sources
 from triptych.families.flow_controls import beside_mmdit
 from triptych.families.flow_prompts import Ears, Listener, as_it_is, t5_encoder
 from triptych.model import Model
@@ -27,11 +28,11 @@ from triptych.weights.loading import Component
 from triptych.weights.lora import target
 from triptych.weights.lora_names import T5 as T5_NAMES
 from triptych.weights.lora_names import TEXT, TEXT_2, TRANSFORMER, Target
-from triptych.weights.offload import Rooms, StagedCodec
 
 __all__ = ["load", "sources"]
 
-TOWERS: Final = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": T5}
+TOWERS: Final = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": replace(T5, silent=True)}
+OURS: Final = "x_embedder.proj.weight"  # a name that only its authors give
 HEAD: Final = 64  # channels of each head, in every published one
 PENULTIMATE: Final = 2  # the layer of CLIP's towers that the network attends to
 
@@ -42,15 +43,18 @@ def load(card: Card, device: str, dtype: str) -> Model:
     def network(parts: Parts, quantize: str | None) -> Component[MMDiT]:
         tensors, config = network_of(parts.bundle)
         shape = _shape(tensors, config)
-        layout: Layout = layouts.diffusers if "num_layers" in config else partial(prefixed, prefix="")
-        return parts.filled(lambda: MMDiT(shape), tensors, layout, quantize)
+        layout: Layout = partial(prefixed, prefix="") if OURS in tensors.places else layouts.diffusers
+        return parts.filled(lambda: MMDiT(shape), tensors, layout, quantize, blocks=("joint_blocks",))
 
     family = Family(TOWERS, seat_of_codec(kl.SD3), network, _listener, beside_mmdit, _targets, work)
     return loaded(card, device, getattr(torch, dtype), family, Tabled(card.settings["shift"]))
 
 
 def _shape(tensors: Tensors, config: Mapping[str, Any]) -> Shape:
-    return shape_of(config) if "num_layers" in config else shape_in(tensors)
+    """What the configuration beside a network says of it, or else names and shapes. Raises WeightsError."""
+    if OURS in tensors.places:
+        return shape_in(tensors)
+    return shape_of(config) if "num_layers" in config else shape_named(tensors)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -72,9 +76,8 @@ def shape_in(tensors: Tensors) -> Shape:
     """What names and shapes of the published layout say of it."""
     width, channels, *_ = tensors.shape("x_embedder.proj.weight")
     names = tensors.names()
-    blocks = {name.split(".")[1] for name in names if name.startswith("joint_blocks.")}
     return Shape(
-        depth=len(blocks),
+        depth=blocks_in(tensors, "joint_blocks"),
         width=width,
         heads=width // HEAD,
         side=isqrt(tensors.shape("pos_embed")[1]),
@@ -86,6 +89,23 @@ def shape_in(tensors: Tensors) -> Shape:
     )
 
 
+def shape_named(tensors: Tensors) -> Shape:
+    """What names and shapes of diffusers' layout say of it."""
+    width, channels, *_ = tensors.shape("pos_embed.proj.weight")
+    names = tensors.names()
+    return Shape(
+        depth=blocks_in(tensors, "transformer_blocks"),
+        width=width,
+        heads=width // HEAD,
+        side=isqrt(tensors.shape("pos_embed.pos_embed")[1]),
+        normed=any(name.endswith("attn.norm_q.weight") for name in names),
+        dual=sum(name.endswith("attn2.to_q.weight") for name in names),
+        channels=channels,
+        context=tensors.shape("context_embedder.weight")[1],
+        vector=tensors.shape("time_text_embed.text_embedder.linear_1.weight")[1],
+    )
+
+
 def work(pixels: int, dtype: torch.dtype) -> int:
     """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together.
 
@@ -94,14 +114,12 @@ def work(pixels: int, dtype: torch.dtype) -> int:
     return (256 * 2**20 + 500 * pixels) * dtype.itemsize // 2
 
 
-def _listener(
-    request: Request, parts: Parts, towers: Mapping[str, Tuned], rooms: Rooms, codec: StagedCodec
-) -> Listener:
-    told = [towers["clip_l"], towers["clip_g"]]
+def _listener(request: Request, means: Means) -> Listener:
+    parts, rooms, told = means.parts, means.rooms, [means.towers["clip_l"], means.towers["clip_g"]]
     pads = (END, 0)  # of the two towers' tokenizers
     heard = [(one.component, PENULTIMATE, False, pad) for one, pad in zip(told, pads, strict=True)]
     ears = Ears(heard, [one.name for one in told], rooms, tokens=True)
-    reading = t5_encoder(request, parts, towers.get("t5"), rooms)
+    reading = t5_encoder(request, parts, means.towers.get("t5"), rooms)
     width = _shape(*network_of(parts.bundle)).context
     return Listener(ears, reading, width, request.options["t5_tokens"], as_it_is, parts.device)
 

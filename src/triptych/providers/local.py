@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from triptych import families
 from triptych.errors import InvalidField
+from triptych.families import elsewhere
 from triptych.media import image
 from triptych.providers import Price, drift, pictures
 from triptych.providers.latents import Latents
@@ -39,9 +40,10 @@ class Local:
 
     name = "local"
 
-    def __init__(self, folder: Path, measured: Path | None = None) -> None:
-        """folder: where latents wait until they are decoded; measured: where tables of drift are, if anywhere."""
-        self._folder = folder
+    def __init__(self, folder: Path, measured: Path | None = None, cache: Path | None = None) -> None:
+        """folder: where latents wait until they are decoded; measured: where tables of drift are, if anywhere; cache:
+        where encoded prompts and quantised weights are kept, if anywhere."""
+        self._folder, self._cache = folder, cache
         self._drift = drift.Tables(measured)
         self._warnings: dict[str, Sequence[str]] = {}  # by ticket: what is told with its result
         self._bench: Bench | None = None
@@ -109,7 +111,7 @@ class Local:
         try:
             from triptych.providers.work import Bench
 
-            self._bench = self._bench or Bench()
+            self._bench = self._bench or Bench(self._cache)
             for event in self._bench.run(ticket.request, self._latents(ticket), stop):
                 loop.call_soon_threadsafe(events.put_nowait, event)
         except BaseException as problem:  # it crosses the thread and is raised by the watcher
@@ -123,8 +125,9 @@ class Local:
         resolved = pictures.settled(card, card.resolve(_sized(card, request)))
         if "mask" in resolved.inputs and "init" not in resolved.inputs:
             raise InvalidField("mask", "a file", "only beside an init", "Give the picture that is to change as init.")
-        settled, warnings = self._drift.settled(card, resolved)
-        return replace(settled, seed=_seed(settled)), warnings
+        whole, told = elsewhere.completed(card, resolved)
+        settled, warnings = self._drift.settled(card, whole)
+        return replace(settled, seed=_seed(settled)), [*told, *warnings]
 
 
 def _local(card: Card) -> Card:
@@ -132,7 +135,8 @@ def _local(card: Card) -> Card:
 
 
 def _sized(card: Card, request: Request) -> Request:
-    """The size of the init where none is asked for and the model can make it. Reads every input."""
+    """The size of the init where none is asked for and the model can make it, or the one near it that the model was
+    trained for. Reads every input."""
     if not {"height", "width"} <= {axis.name for axis in card.axes}:
         return request
     sizes = {name: image.picture(value.data, f"the {name}").size for name, value in request.inputs.items()}
@@ -140,7 +144,7 @@ def _sized(card: Card, request: Request) -> Request:
         return pictures.on_canvas(card, request, sizes["init"])
     if "init" not in sizes or request.width is not None or request.height is not None:
         return request
-    width, height = sizes["init"]
+    width, height = pictures.usual(card, sizes["init"])
     fitting = replace(request, width=width, height=height)
     try:
         card.lengths(fitting)

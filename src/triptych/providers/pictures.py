@@ -7,12 +7,24 @@ change, and pastes the old pixels back; a second walk starts from the first one'
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod, sqrt
 
 from triptych.errors import InvalidField
 from triptych.media.canvas import Margins
 from triptych.types import Axis, Card, Field, Request
 
-__all__ = ["fields", "margins", "on_canvas", "pastes", "rounded", "second", "settled", "widened"]
+__all__ = [
+    "fields",
+    "fitting",
+    "margins",
+    "on_canvas",
+    "pastes",
+    "rounded",
+    "second",
+    "settled",
+    "usual",
+    "widened",
+]
 
 STRENGTH = 0.95  # of an extension: the fill says little more than which colours go on
 SECOND = 0.5  # the share of the path that a second walk takes
@@ -70,6 +82,25 @@ def margins(card: Card, request: Request, size: tuple[int, int]) -> Margins:
     first = "left" if asked.left and not asked.right else "right"
     second = "top" if asked.top and not asked.bottom else "bottom"
     return replace(asked, **{first: getattr(asked, first) + wider, second: getattr(asked, second) + higher})
+
+
+def usual(card: Card, size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) that a picture of this one is made at: the same, or of a card that says so of its area."""
+    area = card.settings.get("area")
+    return size if area is None else _of_area(card, size, area)
+
+
+def fitting(card: Card, request: Request, name: str, size: tuple[int, int]) -> tuple[int, int]:
+    """The (width, height) that an input of this one is shown to the model at: that of what is made; of inputs that a
+    card lists by "sizes", their "own" or one of the same "area" as what is made."""
+    width, height = request.width or 0, request.height or 0
+    match card.settings.get("sizes", {}).get(name):
+        case "own":
+            return size
+        case "area":
+            return _of_area(card, size, width * height)
+        case _:
+            return width, height
 
 
 def settled(card: Card, request: Request) -> Request:
@@ -143,6 +174,21 @@ def _axis(card: Card, name: str) -> Axis:
     return next(axis for axis in card.axes if axis.name == name)
 
 
+def _of_area(card: Card, size: tuple[int, int], area: int) -> tuple[int, int]:
+    """The nearest (width, height) that the card can make, of the aspect of this one and of so many pixels."""
+    factor = sqrt(area / prod(size))
+    width, height = (
+        min(max(_nearest(axis, length * factor), axis.minimum), axis.maximum)
+        for axis, length in zip((_axis(card, "width"), _axis(card, "height")), size, strict=True)
+    )
+    return int(width), int(height)
+
+
+def _nearest(axis: Axis, length: float) -> int:
+    """The nearest length of the form multiple x k + offset."""
+    return round((length - axis.offset) / axis.multiple) * axis.multiple + axis.offset
+
+
 def _missing(axis: Axis, length: int) -> int:
     """Pixels up to the next length of the form multiple x k + offset."""
     return (axis.offset - length) % axis.multiple
@@ -151,7 +197,7 @@ def _missing(axis: Axis, length: int) -> int:
 def _times(card: Card, name: str, length: int, factor: float) -> int:
     """The length of the form multiple x k + offset that is nearest to so many times this one. Raises InvalidField."""
     axis = _axis(card, name)
-    found = round((length * factor - axis.offset) / axis.multiple) * axis.multiple + axis.offset
+    found = _nearest(axis, length * factor)
     if found > axis.maximum:
         advice = f"{factor:g} times {length} is {found} pixels."
         raise InvalidField("hires", factor, f"a {name} of {axis.allowed()}", advice)

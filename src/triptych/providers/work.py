@@ -5,6 +5,7 @@ import time
 from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, final
 
 import torch
@@ -39,7 +40,9 @@ SLOWEST_TRACE = 60.0  # seconds of decoding that a trace may take; beyond, laten
 class Bench:
     """Holds, for each device, a lock and the model that was used last."""
 
-    def __init__(self) -> None:
+    def __init__(self, cache: Path | None = None) -> None:
+        """cache: where families keep what they would not like to make again, if anywhere."""
+        self._cache = cache
         self._locks: dict[str, threading.Lock] = {}
         self._models: dict[str, tuple[tuple[str, str], Model]] = {}  # by device: the model of a name and dtype
         self._guard = threading.Lock()
@@ -76,7 +79,8 @@ class Bench:
         if held is None or held[0] != wanted:
             del held
             families.fingerprint(card)  # says which file is missing before anything heavy begins
-            held = (wanted, families.load(card, device, wanted[1]))
+            settings = {**card.settings, families.CACHE: self._cache} if self._cache else card.settings
+            held = (wanted, families.load(replace(card, settings=settings), device, wanted[1]))
         self._models[device] = held
         return held[1]
 
@@ -116,7 +120,7 @@ class Run:
 
     def _denoise(self, group: Group) -> Iterator[Event]:
         larger = self._larger
-        if larger is not None and self.model.init == "seen" and group.count > 1:
+        if larger is not None and self.model.init in ("seen", "beside") and group.count > 1:
             allowed = "1 with hires on a model that sees its init"  # which is another one for every sample
             raise InvalidField("batch_size", group.count, allowed)
         given = self._inputs(self.request)
@@ -231,12 +235,12 @@ class Run:
 
     def _hints(self, request: Request) -> dict[str, Tensor]:
         """Pictures that networks are shown beside x_t, (1, 3, H, W) in [0, 1], by the names of their inputs."""
-        size = request.height or 0, request.width or 0
         given = {name: value for name, value in request.inputs.items() if name not in ("init", "mask")}
-        return {
-            name: (image.samples(value.data, size, f"the {name}").to(self.device) + 1) / 2
-            for name, value in given.items()
-        }
+        found = dict[str, Tensor]()
+        for name, value in given.items():
+            width, height = pictures.fitting(self.model.card, request, name, image.picture(value.data).size)
+            found[name] = (image.samples(value.data, (height, width), f"the {name}").to(self.device) + 1) / 2
+        return found
 
     def _steps(self, request: Request) -> int:
         """Steps of one walk."""
@@ -324,9 +328,8 @@ def warnings_of(card: Card, request: Request) -> list[str]:
         width, height = image.picture(value.data).size
         if name == "init" and "extend" in request.options:
             found += pictures.widened(card, request, (width, height))
-        elif (height, width) != (request.height, request.width):
-            size = f"{request.width} x {request.height}"
-            found.append(f"the {name} of {width} x {height} was scaled and cropped to {size}")
+        elif (size := pictures.fitting(card, request, name, (width, height))) != (width, height):
+            found.append(f"the {name} of {width} x {height} was scaled and cropped to {size[0]} x {size[1]}")
     return found
 
 

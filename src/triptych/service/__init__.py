@@ -195,4 +195,4 @@ def default(settings: Config | None = None) -> Service:
     from triptych.providers.local import Local
 
     chosen = settings or config()
-    return Service([Local(chosen.latents, chosen.drift)], Store(chosen.jobs, chosen.inputs))
+    return Service([Local(chosen.latents, chosen.drift, chosen.cache)], Store(chosen.jobs, chosen.inputs))

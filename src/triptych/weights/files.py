@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from triptych.weights.blocks import Rows
 
-__all__ = ["Bundle", "Tensors", "find", "joined", "open_bundle", "open_tensors"]
+__all__ = ["Bundle", "Tensors", "find", "joined", "open_bundle", "open_tensors", "read_header"]
 
 # Weights in folders as the libraries name them, with the variant: model.fp16.safetensors, model.safetensors.index.json
 STEM = "(?:diffusion_pytorch_model|model|pytorch_lora_weights|adapter_model)"
@@ -141,9 +141,11 @@ class Tensors:
         path, entry = self._place(name)
         if path not in self._mapped or RELEASE is None:
             return
+        pages = self._mapped[path][0]
         start = -(-entry.start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages that are this tensor's alone
-        if entry.stop // mmap.PAGESIZE * mmap.PAGESIZE > start:
-            self._mapped[path][0].madvise(RELEASE, start, entry.stop // mmap.PAGESIZE * mmap.PAGESIZE - start)
+        stop = min(entry.stop, len(pages)) // mmap.PAGESIZE * mmap.PAGESIZE
+        if stop > start:
+            pages.madvise(RELEASE, start, stop - start)
 
     def _plain(self, name: str, path: Path, entry: Entry) -> "Tensor":
         import torch
@@ -213,7 +215,7 @@ def open_bundle(path: Path, variant: str | None = None) -> Bundle:
 
 def open_tensors(path: Path, variant: str | None = None) -> Tensors:
     """The tensors of a file, an index of shards, or a folder with one set. Raises WeightsError."""
-    return joined(path, {part: _header(part) for part in find(path, variant)})
+    return joined(path, {part: read_header(part) for part in find(path, variant)})
 
 
 def joined(where: Path, headers: Mapping[Path, Header]) -> Tensors:
@@ -252,8 +254,8 @@ def find(path: Path, variant: str | None = None) -> tuple[Path, ...]:
     return tuple(path.parent / name for name in files)
 
 
-def _header(path: Path) -> Header:
-    """Of either format, as the file's first bytes tell."""
+def read_header(path: Path) -> Header:
+    """The checked header of a file of either format, as its first bytes tell. Raises WeightsError."""
     return gguf.read(path) if path.is_file() and _begins(path) == gguf.MAGIC else header.read(path)
 
 

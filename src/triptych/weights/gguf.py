@@ -6,6 +6,7 @@ and tensors that overlap or lie outside are refused. The `gguf` package's own re
 lengths in it, and makes an array of every field; it is what the tests write with and compare to.
 """
 
+import io
 import math
 import os
 import struct
@@ -18,7 +19,7 @@ from typing import BinaryIO, Final, final
 from triptych.errors import WeightsError
 from triptych.weights.header import LARGEST, LONGEST, Entry, Header
 
-__all__ = ["BLOCKS", "MAGIC", "read"]
+__all__ = ["BLOCKS", "MAGIC", "begun", "read"]
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
@@ -73,9 +74,27 @@ def read(path: Path) -> Header:
     """The checked header of a file. Raises WeightsError that says what is wrong with it and what to do."""
     try:
         with path.open("rb") as file:
-            return _read(_Bytes(file, os.fstat(file.fileno()).st_size))
+            return _checked(file, path, os.fstat(file.fileno()).st_size)
     except OSError as problem:
         raise WeightsError(f"cannot read {str(path)!r}: {problem.strerror}. Is the name right?") from problem
+    except _Short as problem:
+        raise WeightsError(f"{path} has become shorter while it was read. Open it again.") from problem
+
+
+def begun(data: bytes, path: Path, size: int) -> Header | None:
+    """The checked header of a file whose first bytes alone are at hand; None where it goes on after them.
+
+    path: its name; size: bytes of it all. Raises WeightsError as `read` does.
+    """
+    try:
+        return _checked(io.BytesIO(data), path, size)
+    except _Short:
+        return None
+
+
+def _checked(file: BinaryIO, path: Path, size: int) -> Header:
+    try:
+        return _read(_Bytes(file, size))
     except _Broken as problem:
         raise WeightsError(f"{path}: its header is broken: {problem}. {AGAIN}") from problem
 
@@ -83,6 +102,11 @@ def read(path: Path) -> Header:
 @final
 class _Broken(Exception):
     """What is wrong: the middle of a sentence."""
+
+
+@final
+class _Short(Exception):
+    """The file goes on after what is at hand of it."""
 
 
 @final
@@ -95,9 +119,11 @@ class _Bytes:
     def take(self, count: int) -> bytes:
         if count > LONGEST - self.at:
             raise _Broken(f"it is longer than {LONGEST} bytes")
-        found = self._file.read(count) if count <= self.size - self.at else b""
-        if len(found) < count:
+        if count > self.size - self.at:
             raise _Broken(f"it wants {count} bytes at {self.at}, and the file has {self.size}: it is cut off")
+        found = self._file.read(count)
+        if len(found) < count:
+            raise _Short
         self.at += count
         return found
 

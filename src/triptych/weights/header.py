@@ -187,8 +187,6 @@ def _foreign(first: bytes, size: int, path: Path) -> str:
     text = first.lstrip(b"\xef\xbb\xbf \t\r\n")
     if size == 0:
         return "is empty: its download never began. Download it again."
-    if first.startswith(b"GGUF"):
-        return "is a GGUF file, which is read from a file on this machine alone. Fetch it first, and name the file."
     if text.startswith(b"version https://git-lfs"):
         return "is a Git-LFS pointer, not the weights. Fetch them: git lfs pull"
     if text.startswith(b"<"):

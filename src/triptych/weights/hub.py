@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import Any, final
 
 from triptych.errors import InvalidField, WeightsError
-from triptych.weights import header
+from triptych.weights import gguf, header
 from triptych.weights.download import Share, begin, download
-from triptych.weights.files import CONFIGS, SHARDED, UNNEEDED, WHOLE, Bundle, joined
+from triptych.weights.files import CONFIGS, SHARDED, UNNEEDED, WHOLE, Bundle, joined, read_header
 from triptych.weights.header import INFINITE, Header
 
 __all__ = ["Listing", "Reference", "Unreachable", "complete", "fetch", "listed", "look", "parse", "place"]
 
-FORM = "owner/name, owner/name@revision or owner/name/file.safetensors"
+FORM = "owner/name, owner/name@revision, owner/name/file.safetensors, owner/name/file.gguf or owner/name/folder"
 NAME = re.compile(r"[A-Za-z0-9][\w.-]*", re.ASCII)
-WEIGHTS = ".safetensors"
+WEIGHTS = (".safetensors", ".gguf")
 INDEX = "model_index.json"
 FIRST = 256 * 1024  # bytes of a file of weights that are asked for at first; the headers of most are shorter
 
@@ -31,7 +31,7 @@ FIRST = 256 * 1024  # bytes of a file of weights that are asked for at first; th
 @final
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """A repository of the hub, or a file in it. revision: a branch, tag or commit; None is the main branch."""
+    """A repository of the hub, or a file or folder in it. revision: a branch, tag or commit; None is the main one."""
 
     repository: str
     revision: str | None = None
@@ -72,9 +72,9 @@ def listed(reference: Reference, variant: str | None = None) -> Listing:
     commit, names, offline = _names(reference)
     pinned = replace(reference, revision=commit)
     try:
-        files = _wanted(pinned, names, variant) if reference.file is None else (reference.file,)
-        if reference.file not in (None, *names):
+        if reference.file and not any(f"{name}/".startswith(f"{reference.file}/") for name in names):
             raise _nothing(reference)
+        files = _named(pinned, names, variant) if reference.file else _wanted(pinned, names, variant)
         if offline is not None:
             _check_whole(files)
     except WeightsError as problem:
@@ -93,10 +93,11 @@ def look(listing: Listing) -> Bundle:
     headers, configs = dict[str, dict[Path, Header]](), dict[str, Mapping[str, Any]]()
     for name in listing.files:
         folder, _, file = name.rpartition("/")
-        if pinned.file or name.endswith(WEIGHTS):
-            headers.setdefault("" if pinned.file else folder, {})[root / name] = _header(pinned, root / name, name)
+        place = "" if pinned.file else folder
+        if name == pinned.file or name.endswith(WEIGHTS):
+            headers.setdefault(place, {})[root / name] = _header(pinned, root / name, name)
         elif file in (*CONFIGS, INDEX):
-            configs.setdefault(folder, _table(pinned, name))
+            configs.setdefault(place, _table(pinned, name))
     sets = {folder: joined(root / folder, found) for folder, found in headers.items()}
     return Bundle(root / (pinned.file or ""), sets, {"": {}, **configs})
 
@@ -131,8 +132,21 @@ def place(listing: Listing) -> Path:
     for _ in fetch(listing):
         pass
     pinned, files = listing.pinned, listing.files
-    whole = pinned.file is None and (INDEX in files or any(SHARDED.fullmatch(name) for name in files))
+    several = INDEX in files or any(SHARDED.fullmatch(name.rpartition("/")[2]) for name in files)
+    whole = several and pinned.file not in files
     return _downloaded(pinned, files[0]).parent if whole else _downloaded(pinned, files[-1])
+
+
+def _named(pinned: Reference, names: Sequence[str], variant: str | None) -> tuple[str, ...]:
+    """The file that is named, or the weights of the folder."""
+    assert pinned.file is not None, "a file is named"
+    if pinned.file in names:
+        return (pinned.file,)
+    start = f"{pinned.file}/"
+    inside = [name.removeprefix(start) for name in names if name.startswith(start)]
+    top = [name for name in inside if "/" not in name]
+    config = [f"{start}config.json"] if "config.json" in top else []
+    return (*config, *(f"{start}{name}" for name in _weights(pinned, top, variant, pinned.file)))
 
 
 def _wanted(pinned: Reference, names: Sequence[str], variant: str | None) -> tuple[str, ...]:
@@ -176,7 +190,7 @@ def _weights(pinned: Reference, names: Sequence[str], variant: str | None, folde
         return (named, *_shards(pinned, f"{folder}/{named}".lstrip("/"), names))
     if named is not None:
         return (named,)
-    files = [name for name in names if name.endswith(".safetensors")]
+    files = [name for name in names if name.endswith(WEIGHTS)]
     if len(files) == 1 and variant is None:
         return (files[0],)
     if files:
@@ -216,14 +230,25 @@ def _header(pinned: Reference, path: Path, name: str) -> Header:
     from huggingface_hub import hf_hub_url
 
     if here := _cached(pinned, name):
-        return header.read(here)
+        return read_header(here)
     with _explained(replace(pinned, file=name)):
         url = hf_hub_url(pinned.repository, name, revision=pinned.revision)
         data, size = begin(url, FIRST)
+        if data.startswith(gguf.MAGIC):
+            return _blocks(url, data, path, size)
         length = 8 + int.from_bytes(data[:8], "little")
         if len(data) < length <= 8 + header.LONGEST:
             data, size = begin(url, length)
     return header.begun(data, path, size)
+
+
+def _blocks(url: str, data: bytes, path: Path, size: int) -> Header:
+    """The header of a GGUF file, which does not say how long it is: twice as much is asked for until it is whole."""
+    found = gguf.begun(data, path, size)
+    while found is None:
+        data, size = begin(url, 2 * len(data))
+        found = gguf.begun(data, path, size)
+    return found
 
 
 def _names(reference: Reference) -> "tuple[str, list[str], Unreachable | None]":

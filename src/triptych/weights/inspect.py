@@ -1,5 +1,6 @@
 """All that can be said of weights without reading any: what they are, what is missing, how much memory they take."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +9,10 @@ from typing import Any, final
 from triptych.errors import WeightsError
 from triptych.weights import networks
 from triptych.weights.adapters import Adapter
+from triptych.weights.edges import is_worth
 from triptych.weights.files import Bundle, open_bundle
 from triptych.weights.gguf import BLOCKS
+from triptych.weights.header import Entry
 from triptych.weights.lora_share import Share, shares
 from triptych.weights.networks import Part
 from triptych.weights.recognise import Found, recognise
@@ -31,6 +34,9 @@ TOLD = (
 )
 LONGEST = 200  # characters of such a text; a thumbnail has a hundred thousand
 BYTES = {"float32": 4, "bfloat16": 2}
+EIGHTS = ("transformer", "t5")  # parts that `quantize` and `quantize_t5` bring into eight bits
+SCALE = 4  # bytes of the scale of a row
+TABLES = re.compile(r"(^|\.)(shared|embed_tokens|token_embd|relative_attention_bias|attn_rel_b)\.weight$")  # no layers
 
 
 @final
@@ -54,16 +60,19 @@ class Report:
 
     @property
     def memory(self) -> Mapping[str, int]:
-        """Bytes that the parts take once they are loaded, by the dtype that they are loaded in.
+        """Bytes that the parts take once they are loaded, by what they are loaded in.
 
-        In few bits is what layers stay in whose weights lie so in the file; all else is small.
+        int8 and fp8: of what can be asked to be in eight bits, beside bfloat16; as is: layers whose weights lie in few
+        bits stay in them, beside bfloat16.
         """
         parts = self.found.parts if self.found else ()
         numbers = sum(part.parameters for part in parts) or self.parameters
-        entries = [entry for part in parts for entry in part.entries.values()]
-        few = any(entry.dtype in BLOCKS or entry.dtype.startswith("F8_") for entry in entries)
-        kept = {"few bits": sum(entry.stop - entry.start for entry in entries)} if few else {}
-        return {name: numbers * size for name, size in BYTES.items()} | kept
+        found = {name: numbers * size for name, size in BYTES.items()}
+        if any(part.name in EIGHTS for part in parts):
+            found |= dict.fromkeys(("int8", "fp8"), sum(_in_eight(part) for part in parts))
+        if any(_is_few(name, entry) for part in parts for name, entry in part.entries.items()):
+            found["as is"] = sum(_held(name, entry) for part in parts for name, entry in part.entries.items())
+        return found
 
     def told(self) -> dict[str, Any]:
         """The whole of it for JSON."""
@@ -103,6 +112,31 @@ def inspect(path: Path, variant: str | None = None) -> Report:
     )
 
 
+def _in_eight(part: Part) -> int:
+    """Bytes of a part whose large layers are brought into eight bits, where that can be asked for."""
+    return sum(
+        entry.count + SCALE * entry.shape[0] if part.name in EIGHTS and _is_large(name, entry) else _held(name, entry)
+        for name, entry in part.entries.items()
+    )
+
+
+def _held(name: str, entry: Entry) -> int:
+    """Bytes of a weight that stays in few bits, or is in bfloat16."""
+    return entry.stop - entry.start if _is_few(name, entry) else entry.count * BYTES["bfloat16"]
+
+
+def _is_few(name: str, entry: Entry) -> bool:
+    """Whether it is a layer's weight in few bits."""
+    few = entry.dtype in BLOCKS or entry.dtype == "I8" or entry.dtype.startswith("F8_")
+    return few and len(entry.shape) == 2 and not TABLES.search(name)
+
+
+def _is_large(name: str, entry: Entry) -> bool:
+    """Whether it is a layer's weight in full precision that is worth bringing into eight bits."""
+    plain = len(entry.shape) == 2 and name.endswith(".weight") and not _is_few(name, entry) and not TABLES.search(name)
+    return plain and is_worth(name.removesuffix(".weight"), *entry.shape)
+
+
 def _shares(bundle: Bundle, found: Found) -> tuple[Share, ...]:
     shapes = {name: entry.shape for name, entry in bundle.sets[""].entries().items()}
     return shares(shapes, found.families)
@@ -133,10 +167,16 @@ def _told(found: Found) -> dict[str, Any]:
         "zero_terminal_snr": found.zero_snr,
         "parts": {part.name: _part(part) for part in found.parts},
         "missing": list(found.missing),
+        "options": {part: known[found.family].options[part] for part in found.missing if part in _named(found)},
         "adapter": found.adapter and _adapter(found.adapter),
         "notes": list(found.notes),
         "refusal": found.refusal,
     }
+
+
+def _named(found: Found) -> Mapping[str, str]:
+    """Fields of a request that name parts."""
+    return networks.families()[found.family].options if found.family else {}
 
 
 def _part(part: Part) -> dict[str, Any]:

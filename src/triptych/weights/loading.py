@@ -21,7 +21,7 @@ from triptych.weights.layouts import Source, clip, gathered, same
 from triptych.weights.plan import Part, Share
 from triptych.weights.quantize import Packed
 from triptych.weights.shelf import Shelf, key_of
-from triptych.weights.streaming import Block, Carrier, Found, Passing, touch
+from triptych.weights.streaming import Block, Carrier, Found, Passing, Slabs, touch
 
 __all__ = ["Component"]
 
@@ -64,25 +64,32 @@ class Component(Generic[M]):
         self._check(idle)
         self._few = FewBits(self.module, tensors, self._sources, dtype, quantize)
         self._quantize, self._shelf = quantize, shelf
-        stated = {name: value for name, value in self.module.state_dict().items() if name not in self._few.names()}
-        sizes = {name: value.numel() * _width(value, dtype) for name, value in stated.items()}
+        self.share: Share | None = None  # how it is here, if it comes in passing
+        self._passing: Passing[Found] | None = None
+        self._measure(blocks)
+
+    @property
+    def files(self) -> list[Path]:
+        """Where its weights lie."""
+        return sorted({file for file, _ in self._tensors.places.values()})
+
+    def _measure(self, blocks: Sequence[str]) -> None:
+        """How many bytes everything takes, and what of it is copied out of the file."""
+        few = self._few.names()
+        stated = {name: value for name, value in self.module.state_dict().items() if name not in few}
+        sizes = {name: value.numel() * _width(value, self.dtype) for name, value in stated.items()}
         sizes |= self._few.sizes
+        self.size = sum(sizes.values())
         self._views = {name for name in self._sources if self._is_view(name)}
+        copied = sizes.keys() - self._views - few
+        self._copies = {name: sizes[name] for name in copied if stated[name].ndim != 4}  # kernels get strides of theirs
+        self._reading = max((self._copied(name) for name in self._sources), default=0)
         self._blocks = {
             f"{place}.{number}": [name for name in self._sources if name.startswith(f"{place}.{number}.")]
             for place in blocks
             for number, _ in enumerate(self.module.get_submodule(place).children())
         }
         self._sizes = {block: sum(sizes[name] for name in names) for block, names in self._blocks.items()}
-        self._reading = max((self._copied(name) for name in self._sources), default=0)
-        self.size = sum(sizes.values())
-        self.share: Share | None = None  # how it is here, if it comes in passing
-        self._passing: Passing[Found] | None = None
-
-    @property
-    def files(self) -> list[Path]:
-        """Where its weights lie."""
-        return sorted({file for file, _ in self._tensors.places.values()})
 
     def _check(self, idle: re.Pattern[str]) -> None:
         used = {name for source in self._sources.values() for name in source.names}
@@ -123,7 +130,8 @@ class Component(Generic[M]):
         away = {name for block in passing for name in self._blocks[block]}
         self._hold("", self._read([name for name in self._sources if name not in away], self.device))
         carrier = Carrier(self.device) if self.device.startswith("cuda") else None
-        self._passing = Passing([self._block(block, carrier) for block in passing], share.room)
+        slabs = Slabs(self.dtype)
+        self._passing = Passing([self._block(block, carrier, slabs) for block in passing], share.room)
         self.share = share
         return self._arrive()
 
@@ -144,12 +152,13 @@ class Component(Generic[M]):
             done()
         return self.module
 
-    def _block(self, block: str, carrier: Carrier | None) -> Block[Found]:
+    def _block(self, block: str, carrier: Carrier | None, slabs: Slabs) -> Block[Found]:
         module, names = self.module.get_submodule(block), self._blocks[block]
 
         def read() -> Found:
             if carrier is None:
-                found = self._read(names, self.device)
+                sizes = [self._copies[name] for name in names if name in self._copies and self.device == "cpu"]
+                found = self._read(names, self.device, slabs.take(block, sizes) if sizes else None)
                 touch(found.all().values())
                 return found
             there = self._read(names, "cpu").moved(carrier.bring)
@@ -160,18 +169,26 @@ class Component(Generic[M]):
             if carrier is not None:
                 carrier.retire([*module.parameters(), *module.buffers()])
             module.to("meta")
+            slabs.give(block)
             self._release(names)
 
         return Block(module, self._sizes[block], read, partial(self._hold, block), leave)
 
-    def _read(self, names: Collection[str], device: str) -> Found:
-        """The weights of these names, which nothing holds yet; what is copied lets go of the file."""
-        few, tensors, rows = self._few.layers(names), dict[str, Tensor](), dict[str, Rows]()
-        keep = partial(_converted, device=device, dtype=self.dtype)
+    def _read(self, names: Collection[str], device: str, lay: Callable[[Tensor], Tensor] | None = None) -> Found:
+        """The weights of these names, which nothing holds yet; what is copied lets go of the file.
+
+        lay: copies what is in `_copies`, if it is not scattered.
+        """
+        few, tensors, wrong = self._few.layers(names), dict[str, Tensor](), list[str]()
         for name in [name for name in names if name.removesuffix(".weight") not in few]:
-            tensors |= gathered({name: self._sources[name]}, self._shapes, self._part, keep)
+            (tensor,) = gathered({name: self._sources[name]}, self._shapes, self._part).values()
+            if tensor.shape != self._shapes[name]:
+                wrong.append(f"{name} {tuple(tensor.shape)}")
+            elif lay is not None and name in self._copies and tensor.is_contiguous():
+                tensors[name] = lay(tensor)
+            else:
+                tensors[name] = _converted(tensor, device, self.dtype)
             self._release([name] if name not in self._views else [])
-        wrong = [f"{name} {tuple(value.shape)}" for name, value in tensors.items() if value.shape != self._shapes[name]]
         rows = self._read_in_few_bits(few, device)
         wrong += [
             f"{name}.weight {tuple(one.values.shape)} in bytes"

@@ -10,6 +10,7 @@ from triptych.errors import InvalidField
 __all__ = ["available", "parsed"]
 
 SHARE = 0.9  # of what is free, that is made use of
+KEPT = 0.05  # of what a process may take: libraries and allocators take more than what is counted
 UNITS = {"": 1, "k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 FORM = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?\s*", re.IGNORECASE)
 GROUP = Path("/sys/fs/cgroup")  # where Linux tells a container how much it may use
@@ -42,7 +43,7 @@ def available(device: str, limit: str | None = None) -> int:
     else:
         ours = psutil.Process().memory_info().rss
         free = min([psutil.virtual_memory().available, *_allotted()])
-    return int(SHARE * free) if most is None else min(most - ours, free)
+    return int(SHARE * free) if most is None else min(int(most * (1 - KEPT)) - ours, free)
 
 
 def _allotted() -> list[int]:

@@ -2,7 +2,7 @@
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from types import MappingProxyType
@@ -33,18 +33,24 @@ PREFIXES = (
     "vae.",
     "text_encoder.",
     "text_encoder_2.",
+    "text_encoder_3.",
 )
 
 
 @final
 @dataclass(frozen=True, slots=True)
 class Family:
-    """A kind of model. refusal: why it cannot be made with here, "" where it can."""
+    """A kind of model. options: fields of a request that name its parts; spare: parts that it can do without.
+
+    refusal: why it cannot be made with here, "" where it can.
+    """
 
     name: str
     title: str
     needs: tuple[str, ...]  # parts, by the names that diffusers gives them
     refusal: str = ""
+    options: Mapping[str, str] = field(default_factory=dict)
+    spare: tuple[str, ...] = ()
 
 
 @final
@@ -141,11 +147,12 @@ def _told(shape: tuple[int, ...]) -> str:
 @cache
 def _table() -> tuple[Mapping[str, Family], tuple[Signature, ...]]:
     table = tomllib.loads(Path(__file__).with_name("signatures.toml").read_text(encoding="utf-8"))
-    known = {
-        name: Family(name, told["title"], tuple(told["needs"]), told.get("refusal", ""))
-        for name, told in table["families"].items()
-    }
+    known = {name: _family(name, **told) for name, told in table["families"].items()}
     return MappingProxyType(known), tuple(_signature(**told) for told in table["networks"])
+
+
+def _family(name: str, needs: list[str], spare: Iterable[str] = (), **told: Any) -> Family:
+    return Family(name, needs=tuple(needs), spare=tuple(spare), **told)
 
 
 def _signature(marks: Mapping[str, list[int]], families: list[str], **rest: Any) -> Signature:

@@ -6,7 +6,7 @@ alone comes block by block, if it has blocks.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
@@ -43,11 +43,12 @@ class Rooms:
         """One less, and its memory is free."""
         self._components.pop(name).leave()
 
-    def settle(self, work: int) -> None:
-        """Brings everything, if all fits beside so many bytes of work."""
+    def settle(self, work: int, apart: Collection[str] = ()) -> None:
+        """Brings everything, if all fits beside so many bytes of work, but those apart, which come when used."""
         if sum(one.size for one in self._components.values()) + work <= self.budget:
-            for one in self._components.values():
-                one.come()
+            for name, one in self._components.items():
+                if name not in apart:
+                    one.come()
 
     def use(self, names: Sequence[str], work: int = 0) -> None:
         """Brings these, for work that takes so many bytes; others leave where there is no room for both.

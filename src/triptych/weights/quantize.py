@@ -5,7 +5,6 @@ scale at most, a float8 (e4m3) by a sixteenth of itself. What is computed is F.l
 stand for, which exists while it is used and no longer.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Final, final
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from triptych.weights.blocks import AT_ONCE, FORMS, Rows
+from triptych.weights.edges import is_worth
 
 __all__ = ["KINDS", "Packed", "bytes_of", "linear", "quantized", "worthwhile"]
 
@@ -25,14 +25,6 @@ KINDS: Mapping[str, str] = MappingProxyType({"int8": "I8", "fp8": "F8_E4M3"})
 FEW: Final = 32  # tokens up to which torch's own product with int8 is faster than a bfloat16 weight made first
 MULTIPLE: Final = 64  # inputs that it takes: 16 with AVX-512
 LARGEST: Final = 2**24  # numbers of a weight that exist at once
-SMALLEST: Final = 64  # inputs and outputs of a layer that is worth it
-
-# Layers at the edges of networks, small and where errors cost most: ComfyUI-GGUF's converter keeps them too.
-EDGES: Final = re.compile(
-    r"(^|\.)(time_embed|label_emb|time_embedding|add_embedding|time_in|vector_in|guidance_in|img_in|txt_in|final_layer"
-    r"|[xyt]_embedder|context_embedder|time_text_embed|time_projection|text_embedding|patch_embedding|text_projection"
-    r"|norm_out|head)(\.|$)|^proj_out$"
-)
 
 
 @final
@@ -108,7 +100,7 @@ def quantized(weight: Tensor, kind: str) -> Rows:
 
 def worthwhile(name: str, layer: nn.Linear) -> bool:
     """Whether a layer of this name is large, and not at an edge of the network."""
-    return min(layer.in_features, layer.out_features) >= SMALLEST and not EDGES.search(name)
+    return is_worth(name, layer.out_features, layer.in_features)
 
 
 def bytes_of(layer: Packed, scaled: bool) -> int:

@@ -12,12 +12,12 @@ from typing import final
 
 from triptych.errors import WeightsError
 from triptych.weights import networks
-from triptych.weights.adapters import Adapter, adapter, claimed
+from triptych.weights.adapters import CONTROL, Adapter, adapter, claimed
 from triptych.weights.files import Bundle
 from triptych.weights.header import Entry
 from triptych.weights.networks import Part
 
-__all__ = ["Found", "recognise", "training"]
+__all__ = ["Found", "parts", "recognise", "training"]
 
 MAIN = ("unet", "transformer", "control", "ip-adapter", "motion")  # what names the family, the first that is there
 VARIANTS = {4: "", 9: "inpainting", 8: "instruct-pix2pix", 5: "depth"}  # by channels that a U-Net takes
@@ -79,16 +79,24 @@ def recognise(bundle: Bundle) -> Found:
     if lone and low:
         return _low_rank(bundle, low)
     groups = _groups(bundle)
-    parts = [part for (folder, prefix), group in groups.items() if (part := networks.part(group, prefix, folder))]
-    if parts:
-        return _model(bundle, groups, parts)
+    if found := _parts(groups):
+        return _model(bundle, groups, found)
     words = _words(lone.entries()) if lone else ()
     if words:
         return Found(str(bundle.where), "embedding", words, ("one vector a token",))
     raise _unknown(bundle, groups)
 
 
+def parts(bundle: Bundle) -> list[Part]:
+    """The known networks that are there, none where nothing is known. Reads no tensor."""
+    return _parts(_groups(bundle))
+
+
 Groups = Mapping[tuple[str, str], Mapping[str, Entry]]
+
+
+def _parts(groups: Groups) -> list[Part]:
+    return [part for (folder, prefix), group in groups.items() if (part := networks.part(group, prefix, folder))]
 
 
 def _groups(bundle: Bundle) -> Groups:
@@ -134,6 +142,8 @@ def _low_rank(bundle: Bundle, low: Adapter) -> Found:
         notes.append(f"its metadata say {_title(low.claimed)}, its tensors do not")
     if low.strange:
         notes.append(f"{len(low.strange)} tensors play no part of a low-rank change: {_some(low.strange)}")
+    if low.control:
+        notes.append(CONTROL)
     if not families:
         notes.append("what it changes tells no family")
     known = [networks.families()[name] for name in families]

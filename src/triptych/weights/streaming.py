@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from triptych.weights.blocks import Rows
 
-__all__ = ["Block", "Carrier", "Found", "Passing", "Reader", "touch"]
+__all__ = ["Block", "Carrier", "Found", "Passing", "Reader", "Slabs", "touch"]
 
 T = TypeVar("T")
 SERIAL: Final = 2**14 * PAGESIZE  # bytes whose pages one thread of the tensor library touches by itself
-ALIGNED: Final = 256  # bytes at whose multiples tensors begin in pinned memory
+ALIGNED: Final = 256  # bytes at whose multiples tensors begin in memory that they share
 
 
 @final
@@ -107,14 +107,10 @@ class Passing(Generic[T]):
 
     def _read_on(self, number: int) -> None:
         """Reads ahead as far as there is room. number: the block that follows the one that runs or ran."""
-        following = self._ahead[-1][0] + 1 if self._ahead else number
-        while (
-            len(numbers := self._numbers()) < len(self._blocks)
-            and self.held + self._blocks[following % len(self._blocks)].size <= self._room
-            and following % len(self._blocks) not in numbers
-        ):
-            self._start(following % len(self._blocks))
-            following += 1
+        following = (self._ahead[-1][0] + 1 if self._ahead else number) % len(self._blocks)
+        while following not in self._numbers() and self.held + self._blocks[following].size <= self._room:
+            self._start(following)
+            following = (following + 1) % len(self._blocks)
 
     def _numbers(self) -> list[int]:
         return [*([] if self._running is None else [self._running]), *(number for number, _ in self._ahead)]
@@ -196,6 +192,43 @@ def touch(tensors: Iterable[Tensor]) -> None:
 
 
 @final
+class Slabs:
+    """Memory that blocks which leave hand on to those that come: it is neither cleared anew nor scattered."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        """dtype: that numbers are brought to, if they are floating point."""
+        self._dtype = dtype
+        self._free: list[Tensor] = []
+        self._taken: dict[str, Tensor] = {}
+
+    def take(self, name: str, sizes: Iterable[int]) -> Callable[[Tensor], Tensor]:
+        """Memory under this name, as what copies tensors into it that will take these bytes."""
+        size = sum(map(_aligned, sizes))
+        if not any(len(one) == size for one in self._free):
+            self._free = [torch.empty(size, dtype=torch.uint8)]
+        number = next(number for number, one in enumerate(self._free) if len(one) == size)
+        self._taken[name] = self._free.pop(number)
+        return partial(_laid, [self._taken[name]], self._dtype)
+
+    def give(self, name: str) -> None:
+        """Nothing looks at what has this name any more."""
+        if name in self._taken:
+            self._free.append(self._taken.pop(name))
+
+
+def _laid(left: list[Tensor], dtype: torch.dtype, tensor: Tensor) -> Tensor:
+    """A copy, contiguous, at the beginning of the memory that is left."""
+    kind = dtype if tensor.is_floating_point() else tensor.dtype
+    memory, size = left.pop(), tensor.numel() * kind.itemsize
+    left.append(memory[_aligned(size) :])
+    return memory[:size].view(kind).view(tensor.shape).copy_(tensor)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // ALIGNED) * ALIGNED
+
+
+@final
 class Carrier:
     """Brings tensors to a GPU through pinned memory on a stream of its own, beside what is computed there."""
 
@@ -218,7 +251,7 @@ class Carrier:
             event.synchronize()
         starts, end = dict[str, int](), 0
         for name, tensor in tensors.items():
-            starts[name], end = end, end + -(-tensor.nbytes // ALIGNED) * ALIGNED
+            starts[name], end = end, end + _aligned(tensor.nbytes)
         if end > len(self._pinned):
             self._pinned = torch.empty(end, dtype=torch.uint8, pin_memory=True)
         with torch.cuda.stream(self._stream):

@@ -83,7 +83,7 @@ class Flux(nn.Module):
         self.double_blocks = nn.ModuleList(DoubleBlock(shape) for _ in range(shape.doubles))
         self.single_blocks = nn.ModuleList(SingleBlock(shape) for _ in range(shape.singles))
         self.final_layer = LastLayer(shape)
-        self._heard = Heard(self.time_in, self.vector_in, self.guidance_in, self.txt_in)
+        self._heard = Heard(self.time_in, self.vector_in, self.guidance_in)
 
     def forward(self, x: Tensor, timestep: Tensor, cond: Conditioning, control: Iterable[Tensor] = ()) -> Tensor:
         """x (B, C, H, W), timestep (B,) in [0, 1000] -> (B, out_channels / 4, H, W) in the network's dtype.
@@ -102,7 +102,7 @@ class Flux(nn.Module):
         dtype, changes = self.img_in.bias.dtype, iter(control)
         stacked = x.to(dtype) if cond.concat is None else torch.cat([x.to(dtype), cond.concat.to(dtype)], dim=1)
         grids = [stacked, *(reference.to(dtype) for reference in cond.references)]
-        told, embedding = self._heard(timestep, cond, dtype)
+        told, embedding = self._heard(self.txt_in, timestep, cond, dtype)
         h = self.img_in(torch.cat([patches(one) for one in grids], dim=1))
         turns = positions(tuple((one.shape[2], one.shape[3]) for one in grids), self.axes, x.device)
         setting = embedding, turns, widened(cond.mask, told, h)
@@ -282,12 +282,17 @@ def entrances(shape: Shape) -> tuple[Embedder, Embedder, Embedder | None, nn.Lin
 class Heard:
     """What a network hears of time and of a conditioning; all but time is the same at every step, and kept."""
 
-    def __init__(self, time: Embedder, vector: Embedder, guidance: Embedder | None, tokens: nn.Linear) -> None:
-        self._time, self._vector, self._guidance, self._tokens = time, vector, guidance, tokens
+    def __init__(self, time: Embedder, vector: Embedder, guidance: Embedder | None) -> None:
+        self._time, self._vector, self._guidance = time, vector, guidance
         self._vectors, self._scales, self._texts = Kept(), Kept(), Kept()
 
-    def __call__(self, timestep: Tensor, cond: Conditioning, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """Tokens (B, L, width), and the embedding (B, width) of all else, activated."""
+    def __call__(
+        self, entrance: nn.Module, timestep: Tensor, cond: Conditioning, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
+        """Tokens (B, L, width), and the embedding (B, width) of all else, activated.
+
+        entrance: what embeds tokens, as it is now: a layer may be replaced by one in few bits.
+        """
         assert cond.tokens is not None, "this network attends to tokens"
         assert cond.vector is not None, "this network takes a vector"
         embedding: Tensor = self._time(timestep)
@@ -295,7 +300,7 @@ class Heard:
             assert "guidance" in cond.scalars, "this network takes a scale of guidance"
             embedding = embedding + self._scales(self._guidance, cond.scalars["guidance"], torch.float32)
         embedding = embedding + self._vectors(self._vector, cond.vector, dtype)
-        return self._texts(self._tokens, cond.tokens, dtype), F.silu(embedding)
+        return self._texts(entrance, cond.tokens, dtype), F.silu(embedding)
 
 
 @lru_cache(maxsize=16)

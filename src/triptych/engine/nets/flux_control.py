@@ -57,7 +57,7 @@ class FluxControl(Watching):
         self.single_blocks = nn.ModuleList(SingleBlock(shape) for _ in range(shape.singles))
         self.controlnet_blocks = _exits(shape.doubles, shape.width)
         self.controlnet_single_blocks = _exits(shape.singles, shape.width)
-        self._heard = Heard(self.time_in, self.vector_in, self.guidance_in, self.txt_in)
+        self._heard = Heard(self.time_in, self.vector_in, self.guidance_in)
 
     def embed(self, hint: Tensor) -> Tensor:
         """Latents (B, C, H, W), or where there is a stem samples (B, stem, 8 H, 8 W) in [-1, 1] -> (B, N, width)."""
@@ -78,7 +78,7 @@ class FluxControl(Watching):
         self, x: Tensor, timestep: Tensor, cond: Conditioning, hint: Tensor, kind: int | None
     ) -> Iterator[Tensor]:
         """What each of its own blocks says, (B, N, width)."""
-        told, embedding = self._heard(timestep, cond, self.img_in.bias.dtype)
+        told, embedding = self._heard(self.txt_in, timestep, cond, self.img_in.bias.dtype)
         if self.controlnet_mode_embedder is not None:
             assert kind is not None, "a union is told the kind of its hint"
             told = torch.cat([self.controlnet_mode_embedder.weight[kind].expand(len(told), 1, -1), told], dim=1)
