@@ -93,9 +93,9 @@ class Model:
 
     init: what an init is: where the walk starts ("start"); that, and the network sees it and its mask ("seen"), or sees
     it as it is, beside x_t, and no mask ("beside"); or the first member of a sequence, which the network sees and which
-    is kept ("first"). moments: samples to the mean and the
-    deviation of the codec's posterior, of a codec that has one. prepare: what a request changes of the model; warnings:
-    what of it came to nothing; files: which it was read from; see `prepared`.
+    is kept ("first"). moments: samples to the mean and the deviation of the codec's posterior, of a codec that has one.
+    prepare: what a request changes of the model; plan: what of it comes into memory when; warnings: what of it came to
+    nothing; files: which it was read from; see `prepared`.
     """
 
     card: Card
@@ -110,6 +110,7 @@ class Model:
     init: Literal["start", "seen", "beside", "first"] = "start"
     moments: Callable[[Tensor], tuple[Tensor, Tensor]] | None = None
     prepare: "Prepare | None" = None
+    plan: Callable[[Request], str] | None = None
     warnings: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
 

@@ -1,4 +1,4 @@
-"""Small Stable Diffusion 3 and FLUX.1 in every layout of files, written by published names out of diffusers' folders."""
+"""Small Stable Diffusion 3 and FLUX.1 in every layout of files, written by their published names."""
 
 import shutil
 from dataclasses import replace

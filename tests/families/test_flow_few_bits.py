@@ -178,10 +178,9 @@ def restart():
     return client.shared.cache_clear
 
 
-@pytest.mark.parametrize("bits", ROUNDED)
-def test_quantised_here(folders, make, restart, home, monkeypatch, tmp_path, bits):  # noqa: F811
-    folder = folders("flux-dev")
-    parts = original(folder, "flux-dev")
+@pytest.mark.parametrize(("kind", "bits"), [("flux-dev", "int8"), ("flux-dev", "fp8"), ("sd3.5-large", "int8")])
+def test_quantised_here(folders, make, restart, home, monkeypatch, tmp_path, kind, bits):  # noqa: F811
+    parts = original(folders(kind), kind)
     meant = {name: {n: ROUNDED[bits](n, v) for n, v in parts[name].items()} for name in ("transformer", "t5xxl")}
     expected = make(saved(joined({**parts, **meant}, parts), tmp_path / "meant.safetensors"))[0]
     model = saved(joined(parts, parts), tmp_path / "all.safetensors")
@@ -242,3 +241,11 @@ def test_what_is_told_in_few_bits_is_another_thing(folders, make, restart, came)
     assert T5Text in came
     restart()
     assert make(folder)[0] == plain
+
+
+def test_a_cache_that_cannot_be_written_is_none(folders, make, home):  # noqa: F811
+    expected = make(folders("flux-dev"), quantize="int8")[0]
+    shutil.rmtree(home / "cache")
+    client.shared.cache_clear()
+    (home / "cache").write_text("no folder")
+    assert make(folders("flux-dev"), quantize="int8")[0] == expected

@@ -273,6 +273,14 @@ def test_round_trip(folders, make, ask, tmp_path):
     code, again = ask("again", "out.png", "-o", "again.png")
     assert (code, again["warnings"]) == (0, [])
     assert Image.open("again.png").tobytes() == picture
+    moved = options["t5"].rename(tmp_path / "elsewhere.safetensors")
+    code, problem = ask("again", "out.png", "-o", "again.png")
+    assert (code, problem["error"]["kind"]) == (2, "FileProblem")
+    assert f"there is no file {options['t5']}" in problem["error"]["message"]
+    code, again = ask("again", "out.png", "--option", f"t5={moved}", "-o", "again.png")
+    assert code == 0
+    assert Image.open("again.png").tobytes() == picture
+    moved.rename(options["t5"])
     lively = {name: value * 1.01 for name, value in parts["clip_l"].items()}
     saved(lively, options["clip_l"])
     families._given.cache_clear()  # as in another process

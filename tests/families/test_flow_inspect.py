@@ -112,7 +112,9 @@ def test_files_in_few_bits(folders, call, ask, tmp_path):  # noqa: F811
     file, _ = packed(parts["t5xxl"], "Q4_0")
     t5 = gguf_written(tmp_path / "t5.gguf", {llama(name): value for name, value in file.items()}, arch="t5encoder")
     assert ("kind", "t5, llama.cpp names") in lines(call, t5)
-    scaled = saved(joined({"transformer": scaled_file(parts["transformer"])}, ["transformer"]), tmp_path / "s.safetensors")
+    scaled = saved(
+        joined({"transformer": scaled_file(parts["transformer"])}, ["transformer"]), tmp_path / "s.safetensors"
+    )
     plain = ask("inspect", scaled)[1]
     assert (plain["refusal"], sorted(plain["parts"]["transformer"]["dtypes"])) == ("", ["F32", "F8_E4M3"])
 

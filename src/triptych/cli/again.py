@@ -1,11 +1,11 @@
 """triptych again: what is in a file, made once more."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from triptych.cli.options import Device, Json, Out
+from triptych.cli.options import Device, Json, Named, Out
 
 __all__ = ["again"]
 
@@ -28,14 +28,19 @@ def again(
     control_2: Hint = None,
     control_3: Hint = None,
     device: Device = None,
+    option: Named = None,
     as_json: Json = False,
 ) -> None:
     """Make the same again: of triptych's own to the last bit on the same machine, of others as near as can be."""
     from triptych import client
-    from triptych.cli import places, produce
+    from triptych.cli import options, places, produce
 
     service = client.shared()
-    given = {"init": init, "mask": mask, "control": control, "control_2": control_2, "control_3": control_3}
-    told = client.retold(file, service, model, loras, device=device, **given)
+    given: dict[str, Any] = {"init": init, "mask": mask, "control": control, "control_2": control_2}
+    given |= {"control_3": control_3, "device": device}
+    told = client.retold(file, service, model, loras, **given)
+    if option:  # whose kinds the card of what is in the file tells
+        given |= options.options(option, service.card(told.request.model), given)
+        told = client.retold(file, service, model, loras, **given)
     plan = places.plan(out, service.card(told.request.model).media, file.suffix.lower())
     produce.produce(service, service.submit(told.request), produce.Wish(plan, as_json=as_json, told=told))

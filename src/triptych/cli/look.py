@@ -3,32 +3,63 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from triptych.cli.options import Json, Out
+from triptych.cli.flags import flagged
+from triptych.cli.options import Json, Named, Out
 from triptych.types import Card, Field
+
+if TYPE_CHECKING:
+    from triptych.service import Service
 
 __all__ = ["models", "show"]
 
 
+@flagged("memory", "size", "device", "dtype")
 def models(
     name: Annotated[str | None, typer.Argument(help="One of them, with every range and default")] = None,
     as_json: Json = False,
+    option: Named = None,
+    *,
+    said: dict[str, Any],
 ) -> None:
-    """List the models, and what each takes."""
+    """List the models, and what each takes; with --memory, what of one comes into memory when."""
     from triptych import client
 
     service = client.shared()
     cards = service.cards()
     chosen = cards if name is None else {name: service.card(name)}
+    plan = _plan(service, chosen[name] if name else None, said, option or [])
     if as_json:
-        typer.echo(json.dumps({"models": [_told(card) for card in chosen.values()]}))
+        told = {"models": [_told(card) for card in chosen.values()]}
+        typer.echo(json.dumps(told | ({"plan": plan} if plan else {})))
     elif name is None:
         _overview(cards)
+    elif plan:
+        typer.echo(plan)
     else:
         _details(chosen[name])
+
+
+def _plan(service: "Service", card: Card | None, said: Mapping[str, Any], texts: list[str]) -> str:
+    """What of a model comes into memory when, if that is asked. Raises RequestError."""
+    from triptych import client
+    from triptych.cli import options
+    from triptych.errors import RequestError
+
+    if texts == [] and all(value is None for value in said.values()):
+        return ""
+    if card is None:
+        raise RequestError("--memory, --size, --device, --dtype and --option say what is asked of one model: name it.")
+    asked = {"memory": "auto"} | {key: value for key, value in said.items() if value is not None}
+    told = options.options(texts, card, asked)
+    plan = service.plan(client.request(card, "a plan", **asked, **told))
+    if not plan:
+        advice = "Its weights are not on this machine yet, or it does not come in parts."
+        raise RequestError(f"what {card.name} brings into memory is not known. {advice}")
+    return plan
 
 
 def show(

@@ -37,6 +37,7 @@ __all__ = [
     "fingerprint",
     "here",
     "load",
+    "planned",
     "look",
     "place",
     "sources",
@@ -186,6 +187,15 @@ def load(card: Card, device: str, dtype: str) -> "Model":
     return loaded
 
 
+def planned(card: Card, device: str, dtype: str, request: Request) -> str:
+    """What a resolved request brings into memory when, told by headers; "" of models that do not come in parts.
+
+    Raises InvalidField, WeightsError.
+    """
+    model = load(card, device, dtype)
+    return "" if model.plan is None else model.plan(request)
+
+
 def sources(card: Card, request: Request) -> list[str]:
     """Where the weights lie that the request needs: the card's own, and those that its family finds named in it.
 
@@ -254,7 +264,10 @@ def here(card: Card) -> bool:
         return True
     from triptych.weights import hub
 
-    return hub.complete(_listed(source))
+    try:
+        return hub.complete(_listed(source))
+    except hub.Unreachable:  # and not all of it is in the cache
+        return False
 
 
 def fetch(source: str) -> "Generator[Share, None, None]":

@@ -16,7 +16,7 @@ from triptych.errors import InvalidField
 from triptych.families import CACHE, place
 from triptych.families.flow import Parts, Seat, Spaced, Tuned, counted
 from triptych.families.flow_prompts import Listener
-from triptych.families.guests import Guests, staged_codec, walking_on
+from triptych.families.guests import Guests, Moments, staged_codec, walking_on
 from triptych.families.loras import Loras, named
 from triptych.model import Model
 from triptych.types import Card, Request
@@ -92,6 +92,26 @@ class Family:
 
 
 @final
+@dataclass(frozen=True, slots=True, eq=False)
+class Gathered:
+    """The components of one request, and their names in the rooms: of towers by part, of ControlNets by their hints."""
+
+    called: str
+    network: Component[Any]
+    names: Mapping[str, str]
+    towers: Mapping[str, Component[Any]]
+    beside: Mapping[str, tuple[str, Beside]]
+    more: Mapping[str, Component[Any]]
+    codec: StagedCodec
+
+    @property
+    def moments(self) -> Moments:
+        """What is told the prompt, what walks and what codes, by their names."""
+        nets = [name for name, _ in self.beside.values()]
+        return [*self.names.values(), *self.more], [self.called, *nets], [self.codec.name]
+
+
+@final
 class Changes:
     """The loaded model as one request wants it, and as it was for the next."""
 
@@ -103,37 +123,55 @@ class Changes:
 
     def __call__(self, model: Model, request: Request, hints: Mapping[str, Tensor]) -> Model:
         """hints: (1, 3, H, W) in [0, 1] by their names. Raises InvalidField, WeightsError."""
-        options, family, guests = request.options, self._family, self._guests
+        family, guests, here = self._family, self._guests, self._gathered(request, hints)
         pictures = {name: picture for name, picture in hints.items() if name not in CONTROLS}
-        hints = {name: hint for name, hint in hints.items() if name in CONTROLS}
-        seats = {name: seat for name, seat in family.towers.items() if not _silenced(seat, options)}
-        names = {name: _called(seat.option, options) for name, seat in seats.items()}
-        network, coder = _called("network", options), _called("vae", options)
-        nets = {name: f"control {_net(request, name)} of {network}" for name in hints}
-        makers = family.more(request, self._parts)
-        guests.dismiss({network, coder, *names.values(), *nets.values(), *makers})
-        one = guests.welcome(network, lambda: family.network(self._parts, _bits("network", options)))
-        towers = {name: self._part(seats[name], names[name], options) for name in seats}
-        kept = self._part(family.codec, coder, options)
-        codec = staged_codec(kept.module, guests.rooms, coder, kept.dtype)
-        beside = {name: self._beside(nets[name], _net(request, name), one) for name in hints}
-        more = {name: guests.welcome(name, make) for name, make in makers.items()}
-        components = {"transformer": one, **towers}
-        rare = {name for part, name in names.items() if seats[part].option == "t5" and not named(request)}
-        spare = guests.make_room(request, codec, rare)  # what T5 says may be kept, where nothing acts in it
-        warnings = self._tuned([network, *names.values()], components).use(request, spare)
-        codec = guests.fitting(request, codec)
-        controls = [self._control(request, name, hint, beside[name], codec) for name, hint in hints.items()]
-        walking = Controlled(one.module, controls) if controls else one.module
-        hastened = walking if options["fast"] == 1 else Fast(walking.around, options["fast"])
-        tuned = {seats[name].option: Tuned(tower, names[name]) for name, tower in towers.items()}
-        encoder = family.listening(request, Means(self._parts, guests.rooms, tuned, more, codec, pictures))
+        rare = {name for part, name in here.names.items() if family.towers[part].option == "t5" and not named(request)}
+        spare = guests.make_room(request, here.codec, rare)  # what T5 says may be kept, where nothing acts in it
+        warnings = guests.told(request, here.codec, here.moments)
+        components = {"transformer": here.network, **here.towers}
+        warnings += self._tuned([here.called, *here.names.values()], components).use(request, spare)
+        codec = guests.fitting(request, here.codec)
+        controls = [
+            self._control(request, name, hints[name], beside, codec) for name, (_, beside) in here.beside.items()
+        ]
+        walking = Controlled(here.network.module, controls) if controls else here.network.module
+        fast = request.options["fast"]
+        hastened = walking if fast == 1 else Fast(walking.around, fast)
+        tuned = {family.towers[part].option: Tuned(tower, here.names[part]) for part, tower in here.towers.items()}
+        encoder = family.listening(request, Means(self._parts, guests.rooms, tuned, here.more, codec, pictures))
         if cut := encoder.cut(request):
             warnings.append(f"more words than T5 is told here; left out: {' ... '.join(cut)}")
-        model = walking_on(model, guests.network(hastened, [network, *nets.values()]))
+        model = walking_on(model, guests.network(hastened, here.moments[1]))
         files = tuple(map(place, sources(request)))
         told = (*model.warnings, *warnings)
         return replace(model, encoder=encoder, codec=codec, moments=codec.moments, warnings=told, files=files)
+
+    def plan(self, request: Request) -> str:
+        """What comes into memory when, for a request without ControlNets, told by sizes alone. Raises as a call."""
+        here = self._gathered(request, {})
+        return str(self._guests.plan(request, here.codec, here.moments))
+
+    def _gathered(self, request: Request, hints: Mapping[str, Tensor]) -> "Gathered":
+        """The components that the request takes, none of which need be in memory; those of others go."""
+        options, family, guests = request.options, self._family, self._guests
+        seats = {part: seat for part, seat in family.towers.items() if not _silenced(seat, options)}
+        names = {part: _called(seat.option, options) for part, seat in seats.items()}
+        called, coder = _called("network", options), _called("vae", options)
+        nets = {name: f"control {_net(request, name)} of {called}" for name in CONTROLS if name in hints}
+        makers = family.more(request, self._parts)
+        guests.dismiss({called, coder, *names.values(), *nets.values(), *makers})
+        network = guests.welcome(called, lambda: family.network(self._parts, _bits("network", options)))
+        towers = {part: self._part(seats[part], names[part], options) for part in seats}
+        kept = self._part(family.codec, coder, options)
+        return Gathered(
+            called,
+            network,
+            names,
+            towers,
+            {name: (net, self._beside(net, _net(request, name), network)) for name, net in nets.items()},
+            {name: guests.welcome(name, make) for name, make in makers.items()},
+            staged_codec(kept.module, guests.rooms, coder, kept.dtype),
+        )
 
     def _part(self, seat: Seat, name: str, options: Mapping[str, Any]) -> Component[Any]:
         source, bits = options.get(seat.option), _bits(seat.option, options)
@@ -220,6 +258,7 @@ def loaded(card: Card, device: str, dtype: torch.dtype, family: Family, spacing:
     with torch.device("meta"):
         codec = parts.sketch(family.codec)
     denoiser = NetworkDenoiser(_unready, Straight(), TARGETS["flow"], timestep)
+    changes = Changes(family, parts, guests, spacing)
     return Model(
         card,
         _unready,
@@ -228,7 +267,8 @@ def loaded(card: Card, device: str, dtype: torch.dtype, family: Family, spacing:
         spacing,
         shifted=spacing.around,
         walked=counted,
-        prepare=Changes(family, parts, guests, spacing),
+        prepare=changes,
+        plan=changes.plan,
     )
 
 

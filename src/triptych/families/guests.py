@@ -16,8 +16,12 @@ from triptych.types import Request
 from triptych.weights.loading import Component
 from triptych.weights.memory import available
 from triptych.weights.offload import Posterior, Rooms, StagedCodec, StagedNetwork
+from triptych.weights.plan import Moment, Plan
 
-__all__ = ["Guests", "decoding", "staged_codec", "walking_on"]
+__all__ = ["Guests", "Moments", "decoding", "staged_codec", "walking_on"]
+
+Moments = tuple[Sequence[str], Sequence[str], Sequence[str]]
+"""Names of what is told the prompt, of what walks, and of what codes."""
 
 LARGE: Final = 1600 * 1600  # pixels that a codec takes about 4 GiB to decode whole, in bfloat16
 PATCH: Final = 8 * 8  # pixels of a latent
@@ -79,11 +83,25 @@ class Guests:
         self.rooms.settle(work, apart)
         return self.rooms.budget - self.rooms.held - work
 
-    def coder(self, model: Model, source: str | None, make: Callable[[], Component[KL]]) -> StagedCodec:
+    def plan(self, request: Request, codec: StagedCodec, moments: Moments) -> Plan:
+        """What is going to be in memory when, and how much that takes. It reads nothing."""
+        pixels = (request.height or 0) * (request.width or 0)
+        self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
+        told, walking, coding = moments
+        works = (0, self._walking(2 * pixels * request.count), codec.work(pixels))
+        turns = zip((told, walking, coding), works, strict=True)
+        return self.rooms.plan([Moment(tuple(names), work) for names, work in turns if names])
+
+    def told(self, request: Request, codec: StagedCodec, moments: Moments) -> list[str]:
+        """What has to be said of memory: where not everything stays, or somebody has asked."""
+        plan = self.plan(request, codec, moments)
+        asked = request.options.get("memory") not in (None, "auto")
+        return [f"memory: {plan}"] if asked or plan.passing or len(plan.turns) > 1 else []
+
+    def coder(self, own: StagedCodec, source: str | None, make: Callable[[], Component[KL]]) -> StagedCodec:
         """The codec: of a source, or the model's own."""
-        assert isinstance(model.codec, StagedCodec), "a codec as it was loaded"
         if source is None:
-            return model.codec
+            return own
         guest = self.welcome(f"vae {source}", make)
         return staged_codec(guest.module, self.rooms, f"vae {source}", guest.dtype)
 

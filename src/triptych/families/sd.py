@@ -62,6 +62,7 @@ def _assembled(card: Card, device: str, dtype: str, rooms: Rooms, prefix: str) -
 
     names = [prefix + name for name in towers]
     guests = Guests(rooms, device, partial(walking, dtype=precision))
+    changes = Changes(network, kind.shape, towers, coder, guests, refiner, another)
     model = Model(
         card,
         PromptEncoder(kind, [one.module for one in towers.values()], coder, device, rooms, names),
@@ -69,7 +70,8 @@ def _assembled(card: Card, device: str, dtype: str, rooms: Rooms, prefix: str) -
         coder,
         init="seen" if kind.shape.in_channels > 4 else "start",
         moments=coder.moments,
-        prepare=Changes(network, kind.shape, towers, guests, refiner, another),
+        prepare=changes,
+        plan=changes.plan,
         warnings=tuple(card.settings.get("differs", ())),
     )
     return Second(model, network.module, prefix, [*names, f"{prefix}unet", f"{prefix}vae"])

@@ -27,6 +27,7 @@ from triptych.weights.layouts import unet as layouts
 from triptych.weights.loading import Component
 from triptych.weights.lora import target
 from triptych.weights.lora_names import TEXT, TEXT_2, UNET
+from triptych.weights.offload import StagedCodec
 
 __all__ = ["CONTROLS", "Changes", "Second", "sources", "walking"]
 
@@ -62,14 +63,15 @@ class Changes:
         network: Component[LatentUNet],
         shape: Shape,
         towers: Mapping[str, Component[ClipText]],
+        coder: StagedCodec,
         guests: Guests,
         second: Callable[[str], Second],
         codec: Callable[[str], Component[KL]],
     ) -> None:
-        """towers: by the folder that diffusers keeps them in; guests: what else comes; second, codec: what load
-        from a source the model that takes over on the way, and a codec in place of the model's own."""
+        """towers: by the folder that diffusers keeps them in; coder: the model's codec; guests: what else comes;
+        second, codec: what load from a source the model that takes over on the way, and another codec."""
         self._network, self._shape = network, shape
-        self._guests = guests
+        self._towers, self._coder, self._guests = towers, coder, guests
         names = layouts.diffusers(network.module.state_dict(), shape.blocks)
         targets = {"unet": target(network.module, UNET, names)}
         for name, tower in towers.items():
@@ -85,14 +87,16 @@ class Changes:
         guests.dismiss({f"{kind} {options.get(kind)}" for kind in ("vae", *(f"{name}_net" for name in hints))})
         controls = [self._control(request, name, hint) for name, hint in hints.items()]
         source = options.get("vae")
-        codec = guests.coder(model, source, lambda: self._codec(str(source)))
+        codec = guests.coder(self._coder, source, lambda: self._codec(str(source)))
         second = self._relief(options.get("refiner"))
-        warnings = self._loras.use(request, spare=guests.make_room(request, codec))
+        names = ["unet", *(f"{name}_net {options[f'{name}_net']}" for name in hints)]
+        spare = guests.make_room(request, codec)
+        warnings = guests.told(request, codec, (list(self._towers), names, [codec.name]))
+        warnings += self._loras.use(request, spare)
         codec = guests.fitting(request, codec)
         network = self._network.module
         for one in [network] if second is None else [network, second.network]:
             one.merge(options["merge"])
-        names = ["unet", *(f"{name}_net {options[f'{name}_net']}" for name in hints)]
         model = self._with(model, Controlled(network, controls) if controls else network, names, options["fast"])
         if second is not None:
             other = self._with(second.model, second.network, [f"{second.prefix}unet"], options["fast"])
@@ -100,6 +104,11 @@ class Changes:
         files = tuple(map(place, _named(request, hints)))
         warnings = [*_own(model, request), *warnings]
         return replace(model, codec=codec, moments=codec.moments, warnings=tuple(warnings), files=files)
+
+    def plan(self, request: Request) -> str:
+        """What comes into memory when, for a request that adds nothing, told by sizes alone."""
+        moments = list(self._towers), ["unet"], [self._coder.name]
+        return str(self._guests.plan(request, self._coder, moments))
 
     def _relief(self, source: str | None) -> Second | None:
         """What takes over on the way."""

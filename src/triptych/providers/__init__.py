@@ -39,6 +39,10 @@ class Provider(Protocol):
         """Raises RequestError where the request cannot be."""
         ...
 
+    def plan(self, request: Request) -> str:
+        """What it takes of this machine, where that can be told beforehand; "" elsewhere."""
+        ...
+
     async def submit(self, request: Request) -> Ticket:
         """Checks everything that can be checked early, and takes the request in. Raises RequestError."""
         ...

@@ -60,9 +60,19 @@ class Local:
         self._resolve(request)
         return Price()
 
+    def plan(self, request: Request) -> str:
+        """What comes into memory when, as headers tell. Raises InvalidField, WeightsError."""
+        from triptych.providers.device import pick_device, pick_dtype
+
+        resolved, _ = self._resolve(request)
+        card, device = families.card(resolved.model), pick_device(resolved.options["device"])
+        if not families.here(card):
+            return ""
+        return families.planned(card, device, pick_dtype(resolved), resolved)
+
     async def submit(self, request: Request) -> Ticket:
         """Raises InvalidField, or FileProblem where an input is no picture."""
-        resolved, warnings = self._resolve(request)
+        resolved, warnings = await asyncio.to_thread(self._resolve, request)  # which may ask a hub
         ticket = Ticket(self.name, resolved, secrets.token_hex(8))
         if warnings:
             self._warnings[ticket.remote_id] = warnings

@@ -7,7 +7,8 @@ change, and pastes the old pixels back; a second walk starts from the first one'
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from math import prod, sqrt
+from itertools import product
+from math import floor, log, prod, sqrt
 
 from triptych.errors import InvalidField
 from triptych.media.canvas import Margins
@@ -67,7 +68,8 @@ def on_canvas(card: Card, request: Request, size: tuple[int, int]) -> Request:
         if not axis.minimum <= length <= axis.maximum:
             allowed = f"a {name} of {axis.allowed()}"
             raise InvalidField("extend", f"{request.options['extend']} ({whole[0]} x {whole[1]} in all)", allowed)
-    strength = STRENGTH if request.strength is None else request.strength
+    usual = max(STRENGTH, card.fields["strength"].default)  # a whole walk of a model that is made for this
+    strength = usual if request.strength is None else request.strength
     return replace(request, width=whole[0], height=whole[1], strength=strength)
 
 
@@ -175,18 +177,20 @@ def _axis(card: Card, name: str) -> Axis:
 
 
 def _of_area(card: Card, size: tuple[int, int], area: int) -> tuple[int, int]:
-    """The nearest (width, height) that the card can make, of the aspect of this one and of so many pixels."""
+    """Of the four (width, height) around so many pixels of the aspect of this one, all of which the card can make, the
+    one whose aspect is nearest."""
     factor = sqrt(area / prod(size))
-    width, height = (
-        min(max(_nearest(axis, length * factor), axis.minimum), axis.maximum)
-        for axis, length in zip((_axis(card, "width"), _axis(card, "height")), size, strict=True)
+    widths, heights = (
+        _around(_axis(card, name), length * factor) for name, length in zip(("width", "height"), size, strict=True)
     )
-    return int(width), int(height)
+    return min(product(widths, heights), key=lambda found: abs(log(found[0] * size[1] / (found[1] * size[0]))))
 
 
-def _nearest(axis: Axis, length: float) -> int:
-    """The nearest length of the form multiple x k + offset."""
-    return round((length - axis.offset) / axis.multiple) * axis.multiple + axis.offset
+def _around(axis: Axis, length: float) -> tuple[int, int]:
+    """The lengths of the form multiple x k + offset next to this one, within the axis."""
+    below = floor((length - axis.offset) / axis.multiple) * axis.multiple + axis.offset
+    least, most = (min(max(found, axis.minimum), axis.maximum) for found in (below, below + axis.multiple))
+    return int(least), int(most)
 
 
 def _missing(axis: Axis, length: int) -> int:
@@ -197,7 +201,7 @@ def _missing(axis: Axis, length: int) -> int:
 def _times(card: Card, name: str, length: int, factor: float) -> int:
     """The length of the form multiple x k + offset that is nearest to so many times this one. Raises InvalidField."""
     axis = _axis(card, name)
-    found = _nearest(axis, length * factor)
+    found = round((length * factor - axis.offset) / axis.multiple) * axis.multiple + axis.offset
     if found > axis.maximum:
         advice = f"{factor:g} times {length} is {found} pixels."
         raise InvalidField("hires", factor, f"a {name} of {axis.allowed()}", advice)

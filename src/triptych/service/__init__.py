@@ -53,6 +53,10 @@ class Service:
         """What the request costs, before anything is sent. Raises RequestError."""
         return self._found(request.model)[0].price(request)
 
+    def plan(self, request: Request) -> str:
+        """What the request takes of this machine, where that can be told; else "". Raises RequestError."""
+        return self._found(request.model)[0].plan(request)
+
     async def submit(self, request: Request) -> Job:
         """Takes a request in and starts it. Raises RequestError."""
         provider = self._found(request.model)[0]

@@ -5,6 +5,7 @@ back to its mean, as AUTOMATIC1111 does with CLIP, it would be thrown about, sin
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import final
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from triptych.engine.conditioning import Conditioning
 from triptych.engine.text.t5 import T5Text
+from triptych.errors import FileProblem
 from triptych.text.encode import Rule, Turn
 from triptych.text.kept import Kept, key
 from triptych.text.t5_tokens import Row, Tokens, row
@@ -113,7 +115,8 @@ class T5Encoder:
             for one, hidden in zip(several, self._told(several, length), strict=True):
                 found[one.ids] = hidden
                 if self._kept:
-                    self._kept.keep(self._key(one, length), hidden)
+                    with suppress(FileProblem):  # what cannot be kept is told anew the next time
+                        self._kept.keep(self._key(one, length), hidden)
         return found
 
     def _told(self, rows: Sequence[Row], length: int) -> Tensor:
