@@ -46,7 +46,13 @@ def test_a_picture_to_start_from(both, strength):
     scale = SCALES[name]
     picture = ours(model, guidance_scale=scale, strength=strength, init=gradient(), steps=7)
     other = theirs(of(TASKS[name][0], pipe), **shown(strength=strength), guidance_scale=scale, num_inference_steps=7)
-    assert psnr(picture, other) > 40
+    assert psnr(picture, other) > 60
+
+
+def shifted(pipe, step, t, told):
+    """What diffusers leaves out before it decodes what is made anew of Stable Diffusion 3: the codec's shift."""
+    last = step == pipe.num_timesteps - 1
+    return {"latents": told["latents"] + last * pipe.vae.config.shift_factor * pipe.vae.config.scaling_factor}
 
 
 @pytest.mark.parametrize("strength", [0.6, 1.0])
@@ -54,8 +60,22 @@ def test_a_part_of_a_picture_made_anew(both, strength):
     name, pipe, model = both
     scale, mask = SCALES[name], hole()
     picture = ours(model, guidance_scale=scale, strength=strength, init=gradient(), mask=mask)
-    other = theirs(of(TASKS[name][1], pipe), **shown(mask_image=mask, strength=strength), guidance_scale=scale)
-    assert psnr(picture, other) > 40
+    mended = {} if name == "flux1-dev" else {"callback_on_step_end": shifted}
+    pipe = of(TASKS[name][1], pipe)
+    other = theirs(pipe, **shown(mask_image=mask, strength=strength), guidance_scale=scale, **mended)
+    assert psnr(picture, other) > 60
+
+
+@pytest.mark.parametrize("share", [0.25, 0.75])
+def test_where_a_mask_is_grey_the_picture_is_mixed(both, share):
+    """By its end: so much of the init's latents, and the rest of what the network made of them."""
+    name, _, model = both
+    fields = {"guidance_scale": SCALES[name], "strength": 0.6, "init": gradient()}
+    grey = torch.full((1, 1, SIZE, SIZE), share)
+    kept, mixed, free = (ours(model, mask=mask, **fields) for mask in (0 * grey, grey, 0 * grey + 1))
+    assert psnr(mixed, kept) > psnr(free, kept)
+    assert psnr(mixed, free) > psnr(kept, free)
+    assert psnr(free, ours(model, **fields)) > 100
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +91,7 @@ def test_fill_sees_what_is_kept(fill, strength):
     mask[..., 50:, :20] = 0.3
     picture = ours(model, guidance_scale=30.0, strength=strength, init=gradient(), mask=mask)
     other = theirs(pipe, **shown(mask_image=mask, strength=strength), guidance_scale=30.0)
-    assert psnr(picture, other) > 40
+    assert psnr(picture, other) > 60
 
 
 def test_fill_draws_all_of_a_picture_where_there_is_none(fill):
@@ -90,7 +110,7 @@ def test_kontext_sees_the_picture_that_it_changes(kontext):
     pipe, model = kontext
     picture = ours(model, guidance_scale=2.5, init=gradient())
     other = theirs(pipe, **shown(), guidance_scale=2.5, **AS_THEY_ARE)
-    assert psnr(picture, other) > 40
+    assert psnr(picture, other) > 60
     assert psnr(picture, ours(model, guidance_scale=2.5)) < 40
 
 
@@ -99,7 +119,7 @@ def test_kontext_sees_pictures_of_other_sizes(kontext):
     wide = gradient()[..., :48, :] / 2 + 0.5
     picture = ours(model, guidance_scale=2.5, hints={"reference": wide})
     other = theirs(pipe, image=wide, guidance_scale=2.5, **AS_THEY_ARE)
-    assert psnr(picture, other) > 40
+    assert psnr(picture, other) > 60
     both = ours(model, guidance_scale=2.5, init=gradient(), hints={"reference": wide, "reference_3": wide.flip(3)})
     assert psnr(picture, both) < 40
 
@@ -111,7 +131,7 @@ def test_kontext_changes_a_part_of_a_picture(kontext, strength):
     picture = ours(model, guidance_scale=2.5, strength=strength, init=gradient(), mask=mask)
     pipe = of(diffusers.FluxKontextInpaintPipeline, pipe)
     other = theirs(pipe, **shown(mask_image=mask, strength=strength), guidance_scale=2.5, **AS_THEY_ARE)
-    assert psnr(picture, other) > 40
+    assert psnr(picture, other) > 60
 
 
 @pytest.fixture(scope="module")

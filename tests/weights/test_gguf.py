@@ -105,7 +105,7 @@ def test_inspect_tells_what_it_is(tmp_path, capsys):
     report = inspect(path)
     assert report.found.families == ("sd15",)
     assert report.dtypes == {"Q4_K": 320 * 768, "F16": 320 * 36, "F32": 2560}
-    assert report.memory["few bits"] == 320 * 768 * 144 // 256 + 2 * 320 * 36 + 4 * 2560
+    assert report.memory["as is"] == 320 * 768 * 144 // 256 + 2 * 320 * 36 + 2 * 2560  # all else in bfloat16
     assert report.metadata["general.architecture"] == "sd1"
     assert run(["inspect", str(path)]) == 0
     shown = capsys.readouterr().out
