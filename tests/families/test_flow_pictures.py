@@ -1,5 +1,7 @@
 """Stable Diffusion 3 and FLUX.1 from pictures: to start from, to make a part of anew, to see."""
 
+from types import SimpleNamespace
+
 import diffusers
 import pytest
 import torch
@@ -11,6 +13,7 @@ from tiny_flow import DIFFUSERS, WIDTH, of, ours, saved, theirs, without_deviati
 from transformers import SiglipImageProcessorPil, SiglipVisionConfig, SiglipVisionModel
 
 from triptych.errors import InvalidField, WeightsError
+from triptych.families.flux_redux import IDLE, SO400M, Eye, shape_in
 from triptych.media.image import tensor
 
 NATIVE = {"t5_tokens": 77}
@@ -141,14 +144,14 @@ def dev(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def redux(tmp_path_factory):
-    """A folder of FLUX.1 Redux, and its pipeline."""
+    """A folder of FLUX.1 Redux, and its parts; as with the published tower a few samples fill no patch."""
     torch.manual_seed(1)
     config = SiglipVisionConfig(
-        hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, image_size=56, patch_size=14
+        hidden_size=32, intermediate_size=40, num_hidden_layers=2, num_attention_heads=4, image_size=60, patch_size=14
     )
     parts = {
         "image_encoder": lively(SiglipVisionModel(config)),
-        "feature_extractor": SiglipImageProcessorPil(size={"height": 56, "width": 56}),
+        "feature_extractor": SiglipImageProcessorPil(size={"height": 60, "width": 60}),
         "image_embedder": lively(ReduxImageEncoder(32, WIDTH)),
     }
     with torch.no_grad():
@@ -198,6 +201,24 @@ def test_the_two_parts_of_redux_in_files_of_their_own(dev, redux, tmp_path):
     with pytest.raises(WeightsError, match="redux_eye=PATH"):
         ours(model, options=named, hints=hints)
     apart = ours(model, options={**named, "redux_eye": str(tmp_path / "eye.safetensors")}, hints=hints)
-    assert psnr(whole, apart) > 30  # the file alone does not say how many heads there are
+    assert psnr(whole, apart) > 30  # a file alone does not say how many heads there are, and how large pictures
     with pytest.raises(InvalidField, match="redux_net"):
         ours(model, hints=hints)
+
+
+def test_the_published_tower_is_known_by_its_shapes():
+    """SigLIP so400m, 14 samples a patch, 384 along a side, as its configuration says."""
+    config = SiglipVisionConfig(
+        hidden_size=1152, intermediate_size=4304, num_hidden_layers=27, num_attention_heads=16, image_size=384,
+        patch_size=14,
+    )  # fmt: skip
+    with torch.device("meta"):
+        tower = SiglipVisionModel(config)
+    shapes = {name: tuple(value.shape) for name, value in tower.state_dict().items()}
+    tensors = SimpleNamespace(shape=shapes.__getitem__, names=lambda: tuple(shapes))
+    assert shape_in(tensors, {}) == shape_in(tensors, config.to_dict()) == SO400M
+    with torch.device("meta"):
+        ours = Eye(SO400M).state_dict()
+    assert {name: tuple(value.shape) for name, value in ours.items()} == {
+        name: shape for name, shape in shapes.items() if not IDLE.search(name)
+    }

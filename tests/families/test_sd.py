@@ -427,13 +427,16 @@ def test_files_of_small_changes(both, tmp_path):
     assert np.array_equal(ours(model, **walk, options=DIFFUSERS), before)  # and all is as it was
 
 
+TEXTS = ("text_encoder", "text_encoder_2", "text_encoder_3")
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("", []),
         ("a.safetensors", [("a.safetensors", {"": 1.0})]),
         ("a.safetensors:0.8, d/b.safetensors:-1", [("a.safetensors", {"": 0.8}), ("d/b.safetensors", {"": -1.0})]),
-        ("c:/a.safetensors:1:0", [("c:/a.safetensors", {"": 1.0, "text_encoder": 0.0, "text_encoder_2": 0.0})]),
+        ("c:/a.safetensors:1:0", [("c:/a.safetensors", {"": 1.0, **dict.fromkeys(TEXTS, 0.0)})]),
     ],
 )
 def test_how_files_and_strengths_are_written(text, expected):

@@ -26,7 +26,6 @@ from triptych.weights.loading import Component
 
 __all__ = ["brought", "seen"]
 
-PATCH: Final = 14  # samples along each side of one
 HEAD: Final = 72  # channels, of the published tower
 EPS: Final = 1e-6
 IDLE: Final = re.compile(r"^head\.|position_ids$")  # of the tower, what is not looked with
@@ -38,14 +37,19 @@ PATCHES: Final = "embeddings.patch_embedding.weight"
 @final
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """All numbers of a tower; side: patches along each side of a picture."""
+    """All numbers of a tower. side: patches along each side of a picture; samples: along each side, of which those that
+    fill no patch are not looked at."""
 
     width: int = 1152
     layers: int = 27
     heads: int = 16
     hidden: int = 4304
     side: int = 27
-    patch: int = PATCH
+    patch: int = 14
+    samples: int = 384
+
+
+SO400M: Final = Shape()  # the published one
 
 
 class Eye(nn.Module):
@@ -53,7 +57,7 @@ class Eye(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.samples = shape.side * shape.patch  # along each side of a picture
+        self.samples = shape.samples
         self.embeddings, self.encoder = Patches(shape), Layers(shape)
         self.post_layernorm = nn.LayerNorm(shape.width, eps=EPS)
 
@@ -208,10 +212,12 @@ def _found(source: str, option: str, folder: str, known: str) -> tuple[Tensors, 
 
 
 def shape_in(tensors: Tensors, config: Mapping[str, Any]) -> Shape:
-    """What names and shapes say of a tower; config: of transformers' folder, if there is one, which knows the heads."""
+    """What names and shapes say of a tower; config: of transformers' folder, which knows the heads and the samples."""
     width, _, patch, _ = tensors.shape(PATCHES)
     layers = {name.split(".")[2] for name in tensors.names() if name.startswith("encoder.layers.")}
     hidden = tensors.shape("encoder.layers.0.mlp.fc1.weight")[0]
     side = isqrt(tensors.shape("embeddings.position_embedding.weight")[0])
-    heads = config.get("vision_config", config).get("num_attention_heads", max(width // HEAD, 1))
-    return Shape(width, len(layers), heads, hidden, side, patch)
+    told = config.get("vision_config", config)
+    heads = told.get("num_attention_heads", max(width // HEAD, 1))
+    usual = SO400M.samples if (side, patch) == (SO400M.side, SO400M.patch) else side * patch
+    return Shape(width, len(layers), heads, hidden, side, patch, told.get("image_size", usual))
