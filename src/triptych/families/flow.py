@@ -73,12 +73,16 @@ class Seat:
     blocks: tuple[str, ...] = ()
 
 
-def clip_tower(kind: str, tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], ClipText]:
-    """CLIP's tower of this kind, with a projection if there is one."""
-    told = dict(tower_in(config)) if config else dict(CLIP_TOWERS[kind])
-    names = ("text_projection.weight", "text_projection")
-    projected = next((tensors.shape(name)[0] for name in names if name in tensors.places), None)
+def clip_tower(kind: str, config: Mapping[str, Any], projected: int | None) -> Callable[[], ClipText]:
+    """CLIP's tower of this kind, or as a folder says; projected: how wide its sum of the words is made, if it is."""
+    told = tower_in(config) if config else CLIP_TOWERS[kind]
     return lambda: ClipText(**{**told, "projected": projected})
+
+
+def projection(tensors: Tensors) -> int | None:
+    """How wide a tower's sum of the words is made, where a file has a projection."""
+    names = ("text_projection.weight", "text_projection")
+    return next((tensors.shape(name)[0] for name in names if name in tensors.places), None)
 
 
 def clip_layout(names: Sequence[str]) -> Layout:
@@ -112,19 +116,12 @@ def t5_tower(tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], T5Text
     return lambda: T5Text(**told)
 
 
-def codec(setting: Setting, tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], KL]:
-    """The codec of this setting, or as a folder says."""
-    told = setting_of(config, setting) if config else setting
-    shifted = replace(told, shift=config.get("shift_factor") or told.shift) if config else told
-    return lambda: KL(shifted)
-
-
 CLIP_L: Final = Seat(
     "clip_l",
     "text_encoder",
     "text_encoder",
     ("text_encoders.clip_l.transformer.", "text_encoder.", ""),
-    lambda tensors, config: clip_tower("vit-l", tensors, config),
+    lambda tensors, config: clip_tower("vit-l", config, projection(tensors)),
     clip_layout,
 )
 
@@ -133,8 +130,7 @@ def unprojected(seat: Seat) -> Seat:
     """CLIP's tower whose sum of the words is taken as it is, though files may hold a projection."""
 
     def build(tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], ClipText]:
-        told = dict(tower_in(config)) if config else dict(CLIP_TOWERS["vit-l"])
-        return lambda: ClipText(**{**told, "projected": None})
+        return clip_tower("vit-l", config, None)
 
     return replace(seat, build=build, idle=re.compile(rf"{clip.IDLE.pattern}|^text_projection(\.weight)?$"))
 
@@ -144,7 +140,7 @@ CLIP_G: Final = Seat(
     "text_encoder_2",
     "text_encoder_2",
     ("text_encoders.clip_g.transformer.", "text_encoder_2.", ""),
-    lambda tensors, config: clip_tower("vit-bigg", tensors, config),
+    lambda tensors, config: clip_tower("vit-bigg", config, projection(tensors)),
     clip_layout,
 )
 T5: Final = Seat(
@@ -160,10 +156,11 @@ T5: Final = Seat(
 
 
 def seat_of_codec(setting: Setting) -> Seat:
-    """Where the codec of this setting lies."""
+    """Where the codec of this setting, or as a folder says, lies."""
 
     def build(tensors: Tensors, config: Mapping[str, Any]) -> Callable[[], KL]:
-        return codec(setting, tensors, config)
+        told = setting_of(config, setting)
+        return lambda: KL(replace(told, shift=config.get("shift_factor") or told.shift))
 
     return Seat("vae", "vae", "vae", vae.PREFIXES, build, vae.layout)
 

@@ -16,7 +16,7 @@ from triptych.errors import InvalidField
 from triptych.families import CACHE, place
 from triptych.families.flow import Parts, Seat, Spaced, Tuned, counted
 from triptych.families.flow_prompts import Listener
-from triptych.families.guests import Guests, Moments, staged_codec, walking_on
+from triptych.families.guests import CONTROLS, Guests, Moments, net_of, staged_codec, walking_on
 from triptych.families.loras import Loras, named
 from triptych.model import Model
 from triptych.types import Card, Request
@@ -25,9 +25,8 @@ from triptych.weights.loading import Component
 from triptych.weights.lora_names import Target
 from triptych.weights.offload import Rooms, StagedCodec
 
-__all__ = ["CONTROLS", "Beside", "Changes", "Family", "Means", "loaded", "sources"]
+__all__ = ["Beside", "Changes", "Family", "Means", "loaded", "sources"]
 
-CONTROLS: Final = ("control", "control_2", "control_3")  # inputs of a request: hints
 NEAR: Final = 1e-6  # of a share of the walk: rounding
 REDUX: Final = ("redux_net", "redux_eye")  # options that name parts for a picture that is told as words
 PARTS: Final = ("clip_l", "clip_g", "t5", "vae")  # options that name parts
@@ -86,7 +85,7 @@ class Family:
     network: Callable[[Parts, str | None], Component[Any]]
     listening: Callable[[Request, Means], Listener]
     control: Callable[[str, Parts, Component[Any]], Beside]
-    targets: Callable[[Parts, Mapping[str, Component[Any]]], Mapping[str, Target]]
+    targets: Callable[[Mapping[str, Component[Any]]], Mapping[str, Target]]
     work: Callable[[int, torch.dtype], int]
     more: Callable[[Request, Parts], Makers] = nothing
 
@@ -157,7 +156,7 @@ class Changes:
         seats = {part: seat for part, seat in family.towers.items() if not _silenced(seat, options)}
         names = {part: _called(seat.option, options) for part, seat in seats.items()}
         called, coder = _called("network", options), _called("vae", options)
-        nets = {name: f"control {_net(request, name)} of {called}" for name in CONTROLS if name in hints}
+        nets = {name: f"control {net_of(request, name)} of {called}" for name in CONTROLS if name in hints}
         makers = family.more(request, self._parts)
         guests.dismiss({called, coder, *names.values(), *nets.values(), *makers})
         network = guests.welcome(called, lambda: family.network(self._parts, _bits("network", options)))
@@ -168,7 +167,7 @@ class Changes:
             network,
             names,
             towers,
-            {name: (net, self._beside(net, _net(request, name), network)) for name, net in nets.items()},
+            {name: (net, self._beside(net, net_of(request, name), network)) for name, net in nets.items()},
             {name: guests.welcome(name, make) for name, make in makers.items()},
             staged_codec(kept.module, guests.rooms, coder, kept.dtype),
         )
@@ -204,7 +203,7 @@ class Changes:
         if self._loras is None or self._loras[0] != names:
             if self._loras is not None:
                 self._loras[1].leave()
-            self._loras = names, Loras(components, self._family.targets(self._parts, components))
+            self._loras = names, Loras(components, self._family.targets(components))
         return self._loras[1]
 
 
@@ -229,13 +228,6 @@ def _silenced(seat: Seat, options: Mapping[str, Any]) -> bool:
 def _called(part: str, options: Mapping[str, Any]) -> str:
     """What a part is called in the rooms, so that another one has another name."""
     return " ".join(filter(None, [part, _bits(part, options), options.get(part)]))
-
-
-def _net(request: Request, name: str) -> str:
-    source = request.options.get(f"{name}_net")
-    if not source:
-        raise InvalidField(f"{name}_net", None, "the file, folder or hub name of a ControlNet beside a hint")
-    return str(source)
 
 
 def sources(request: Request) -> list[str]:

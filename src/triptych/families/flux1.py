@@ -6,6 +6,7 @@ prompt, comes on top. Fill sees what is kept of a picture, Kontext pictures besi
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any, Final
 
 import torch
@@ -22,19 +23,25 @@ from triptych.families.flow import CLIP_L, T5, Parts, network_of, seat_of_codec,
 from triptych.families.flow_changes import Family, Means, loaded, sources
 from triptych.families.flow_controls import OURS, beside_flux, flux_in, flux_of
 from triptych.families.flow_prompts import Ears, Listener, Shown, t5_encoder
+from triptych.families.guests import working
+from triptych.families.loras import targets
 from triptych.model import Model
 from triptych.types import Card, Request
 from triptych.weights.files import Tensors
 from triptych.weights.layouts import Layout, flux
 from triptych.weights.loading import Component
-from triptych.weights.lora import target
 from triptych.weights.lora_names import T5 as T5_NAMES
-from triptych.weights.lora_names import TEXT, TRANSFORMER, Target
+from triptych.weights.lora_names import TEXT, TRANSFORMER
 from triptych.weights.offload import StagedCodec
 
 __all__ = ["load", "sources"]
 
 BLOCKS: Final = ("double_blocks", "single_blocks")
+PREFIXES: Final = {
+    "transformer": TRANSFORMER,
+    "text_encoder": TEXT,
+    "text_encoder_2": T5_NAMES,
+}  # of files of small changes
 TOWERS: Final = {"text_encoder": unprojected(CLIP_L), "text_encoder_2": replace(T5, folder="text_encoder_2")}
 
 
@@ -56,7 +63,16 @@ def load(card: Card, device: str, dtype: str) -> Model:
         return Listener(ears, reading, shape.context, request.options["t5_tokens"], shown(shape, means), device)
 
     codec = seat_of_codec(kl.FLUX)
-    family = Family(TOWERS, codec, network, listener, beside_flux, _targets, work, flux_redux.brought)
+    family = Family(
+        TOWERS,
+        codec,
+        network,
+        listener,
+        beside_flux,
+        partial(targets, prefixes=PREFIXES, layout=flux.diffusers),
+        work,
+        flux_redux.brought,
+    )
     model = loaded(card, device, getattr(torch, dtype), family, Growing() if card.settings["shifted"] else Even())
     fill, kontext = shapes[0].in_channels > shapes[0].out_channels, card.settings.get("references", False)
     return replace(model, init="seen" if fill else "beside" if kontext else "start", scale=true_scale)
@@ -96,8 +112,11 @@ class Even:
 
 
 def work(pixels: int, dtype: torch.dtype) -> int:
-    """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together."""
-    return (512 * 2**20 + 600 * pixels) * dtype.itemsize // 2
+    """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together.
+
+    A guess by what U-Nets take; the whole process kept within its bound by it at 256 pixels.
+    """
+    return working(pixels, dtype, 512, 600)
 
 
 def shown(shape: Shape, means: Means) -> Shown:
@@ -136,11 +155,3 @@ def _kept(
     free = torch.ones(shape, device=device) if mask is None or init is None else (mask >= 0.5).float()
     picture = torch.zeros(1, 3, *shape[2:], device=device) if init is None else init
     return torch.cat([codec.encode(picture * (1 - free)), parted(free, codec.scale_factor)], dim=1)
-
-
-def _targets(parts: Parts, components: Mapping[str, Component[Any]]) -> dict[str, Target]:
-    """What files of small changes may change."""
-    network = components["transformer"].module
-    found = {"transformer": target(network, TRANSFORMER, flux.diffusers(network.state_dict()))}
-    prefixes = {"text_encoder": TEXT, "text_encoder_2": T5_NAMES}
-    return found | {name: target(components[name].module, prefixes[name]) for name in components if name in prefixes}

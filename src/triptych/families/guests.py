@@ -11,6 +11,7 @@ from torch import Tensor
 from triptych.engine.codecs.kl import KL
 from triptych.engine.codecs.tiles import Strips
 from triptych.engine.denoiser import Network, NetworkDenoiser
+from triptych.errors import InvalidField
 from triptych.model import Model
 from triptych.types import Request
 from triptych.weights.loading import Component
@@ -18,7 +19,9 @@ from triptych.weights.memory import available
 from triptych.weights.offload import Posterior, Rooms, StagedCodec, StagedNetwork
 from triptych.weights.plan import Moment, Plan
 
-__all__ = ["Guests", "Moments", "decoding", "staged_codec", "walking_on"]
+__all__ = ["CONTROLS", "Guests", "Moments", "decoding", "net_of", "staged_codec", "walking_on", "working"]
+
+CONTROLS: Final = ("control", "control_2", "control_3")  # inputs of a request: hints
 
 Moments = tuple[Sequence[str], Sequence[str], Sequence[str]]
 """Names of what is told the prompt, of what walks, and of what codes."""
@@ -32,7 +35,20 @@ def decoding(pixels: int, dtype: torch.dtype) -> int:
 
     Measured on a CPU in bfloat16, the peak of the process, at 512 and 768 pixels; float32 takes twice as much.
     """
-    return (128 * 2**20 + 1800 * pixels) * dtype.itemsize // 2
+    return working(pixels, dtype, 128, 1800)
+
+
+def working(pixels: int, dtype: torch.dtype, least: int, each: int) -> int:
+    """Bytes of some work on so many pixels: so many MiB and so many bytes a pixel in numbers of two bytes."""
+    return (least * 2**20 + each * pixels) * dtype.itemsize // 2
+
+
+def net_of(request: Request, name: str) -> str:
+    """Where the ControlNet of a hint lies. Raises InvalidField where the request does not say."""
+    source = request.options.get(f"{name}_net")
+    if not source:
+        raise InvalidField(f"{name}_net", None, "the file, folder or hub name of a ControlNet beside a hint")
+    return str(source)
 
 
 def staged_codec(codec: Posterior, rooms: Rooms, name: str, dtype: torch.dtype) -> StagedCodec:
@@ -77,26 +93,34 @@ class Guests:
 
         apart: those that come when they are used, which may be never.
         """
-        pixels = (request.height or 0) * (request.width or 0)
-        self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
-        work = max(self._walking(2 * pixels * request.count), codec.work(pixels))
+        self._measure(request)
+        work = max(self._works(request, codec))
         self.rooms.settle(work, apart)
         return self.rooms.budget - self.rooms.held - work
 
     def plan(self, request: Request, codec: StagedCodec, moments: Moments) -> Plan:
         """What is going to be in memory when, and how much that takes. It reads nothing."""
-        pixels = (request.height or 0) * (request.width or 0)
-        self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
-        told, walking, coding = moments
-        works = (0, self._walking(2 * pixels * request.count), codec.work(pixels))
-        turns = zip((told, walking, coding), works, strict=True)
-        return self.rooms.plan([Moment(tuple(names), work) for names, work in turns if names])
+        self._measure(request)
+        return self._planned(request, codec, moments)
 
     def told(self, request: Request, codec: StagedCodec, moments: Moments) -> list[str]:
-        """What has to be said of memory: where not everything stays, or somebody has asked."""
-        plan = self.plan(request, codec, moments)
+        """What has to be said of the room that was made: where not everything stays, or somebody has asked."""
+        plan = self._planned(request, codec, moments)
         asked = request.options.get("memory") not in (None, "auto")
         return [f"memory: {plan}"] if asked or plan.passing or len(plan.turns) > 1 else []
+
+    def _measure(self, request: Request) -> None:
+        """How much memory there is for the request."""
+        self.rooms.budget = self.rooms.held + available(self._device, request.options.get("memory"))
+
+    def _works(self, request: Request, codec: StagedCodec) -> tuple[int, int, int]:
+        """Bytes that telling, walking and coding take beside weights."""
+        pixels = (request.height or 0) * (request.width or 0)
+        return 0, self._walking(2 * pixels * request.count), codec.work(pixels)
+
+    def _planned(self, request: Request, codec: StagedCodec, moments: Moments) -> Plan:
+        turns = zip(moments, self._works(request, codec), strict=True)
+        return self.rooms.plan([Moment(tuple(names), work) for names, work in turns if names])
 
     def coder(self, own: StagedCodec, source: str | None, make: Callable[[], Component[KL]]) -> StagedCodec:
         """The codec: of a source, or the model's own."""

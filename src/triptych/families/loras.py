@@ -13,12 +13,13 @@ from triptych.text import tags
 from triptych.text.tags import Tag
 from triptych.types import Request
 from triptych.weights.files import open_tensors
+from triptych.weights.layouts import Layout
 from triptych.weights.loading import Component
-from triptych.weights.lora import Lora, Use, read, together
+from triptych.weights.lora import Lora, Use, read, target, together
 from triptych.weights.lora_modes import MODES
 from triptych.weights.lora_names import Target
 
-__all__ = ["Loras", "loras", "named"]
+__all__ = ["Loras", "loras", "named", "targets"]
 
 Named = tuple[str, dict[str, float]]  # a file, and its strengths by the part of the model, "" for all others
 
@@ -95,6 +96,19 @@ class Loras:
             read_in = {name: tensors.read(name) for name in tensors.names()}
             self._read[key] = read(read_in, self._targets, str(path), tensors.metadata)
         return self._read[key]
+
+
+def targets(
+    components: Mapping[str, Component[Any]], prefixes: Mapping[str, tuple[str, ...]], layout: Layout
+) -> dict[str, Target]:
+    """What files of small changes may change of these, the network first.
+
+    prefixes: that files put before names of each; layout: another one of the network, whose names they use.
+    """
+    network, *_ = components
+    found = {name: target(one.module, prefixes[name]) for name, one in components.items() if name != network}
+    module = components[network].module
+    return {network: target(module, prefixes[network], layout(module.state_dict())), **found}
 
 
 def named(request: Request) -> list[Named]:

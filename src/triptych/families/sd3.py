@@ -18,6 +18,8 @@ from triptych.families.flow import CLIP_G, CLIP_L, T5, Parts, Tabled, blocks_in,
 from triptych.families.flow_changes import Family, Means, loaded, sources
 from triptych.families.flow_controls import beside_mmdit
 from triptych.families.flow_prompts import Ears, Listener, as_it_is, t5_encoder
+from triptych.families.guests import working
+from triptych.families.loras import targets
 from triptych.model import Model
 from triptych.types import Card, Request
 from triptych.weights.files import Tensors
@@ -25,12 +27,17 @@ from triptych.weights.layouts import Layout
 from triptych.weights.layouts import mmdit as layouts
 from triptych.weights.layouts.unet import prefixed
 from triptych.weights.loading import Component
-from triptych.weights.lora import target
 from triptych.weights.lora_names import T5 as T5_NAMES
-from triptych.weights.lora_names import TEXT, TEXT_2, TRANSFORMER, Target
+from triptych.weights.lora_names import TEXT, TEXT_2, TRANSFORMER
 
 __all__ = ["load", "sources"]
 
+PREFIXES: Final = {
+    "transformer": TRANSFORMER,
+    "text_encoder": TEXT,
+    "text_encoder_2": TEXT_2,
+    "text_encoder_3": T5_NAMES,
+}  # of files of small changes
 TOWERS: Final = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": replace(T5, silent=True)}
 OURS: Final = "x_embedder.proj.weight"  # a name that only its authors give
 HEAD: Final = 64  # channels of each head, in every published one
@@ -46,7 +53,15 @@ def load(card: Card, device: str, dtype: str) -> Model:
         layout: Layout = partial(prefixed, prefix="") if OURS in tensors.places else layouts.diffusers
         return parts.filled(lambda: MMDiT(shape), tensors, layout, quantize, blocks=("joint_blocks",))
 
-    family = Family(TOWERS, seat_of_codec(kl.SD3), network, _listener, beside_mmdit, _targets, work)
+    family = Family(
+        TOWERS,
+        seat_of_codec(kl.SD3),
+        network,
+        _listener,
+        beside_mmdit,
+        partial(targets, prefixes=PREFIXES, layout=layouts.diffusers),
+        work,
+    )
     return loaded(card, device, getattr(torch, dtype), family, Tabled(card.settings["shift"]))
 
 
@@ -109,9 +124,9 @@ def shape_named(tensors: Tensors) -> Shape:
 def work(pixels: int, dtype: torch.dtype) -> int:
     """Bytes beside the network's weights that a step on so many pixels takes, all pictures of the batch together.
 
-    Measured on a CPU in bfloat16, the peak of the process, at 512 and 1024 pixels, two pictures.
+    A guess by what U-Nets take; the whole process kept within its bound by it at 512 pixels.
     """
-    return (256 * 2**20 + 500 * pixels) * dtype.itemsize // 2
+    return working(pixels, dtype, 256, 500)
 
 
 def _listener(request: Request, means: Means) -> Listener:
@@ -122,11 +137,3 @@ def _listener(request: Request, means: Means) -> Listener:
     reading = t5_encoder(request, parts, means.towers.get("t5"), rooms)
     width = _shape(*network_of(parts.bundle)).context
     return Listener(ears, reading, width, request.options["t5_tokens"], as_it_is, parts.device)
-
-
-def _targets(parts: Parts, components: Mapping[str, Component[Any]]) -> dict[str, Target]:
-    """What files of small changes may change."""
-    network = components["transformer"].module
-    found = {"transformer": target(network, TRANSFORMER, layouts.diffusers(network.state_dict()))}
-    prefixes = {"text_encoder": TEXT, "text_encoder_2": TEXT_2, "text_encoder_3": T5_NAMES}
-    return found | {name: target(components[name].module, prefixes[name]) for name in components if name in prefixes}

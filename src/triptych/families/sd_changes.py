@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import final
+from functools import partial
+from typing import Any, final
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,9 @@ from triptych.engine.nets.controlnet import Control, Controlled, ControlNet
 from triptych.engine.nets.fast import Fast
 from triptych.engine.nets.ldm import LatentUNet, Shape
 from triptych.engine.text.clip import ClipText
-from triptych.errors import InvalidField
 from triptych.families import place
-from triptych.families.guests import Guests, walking_on
-from triptych.families.loras import Loras, named
+from triptych.families.guests import CONTROLS, Guests, net_of, walking_on, working
+from triptych.families.loras import Loras, named, targets
 from triptych.families.prompts import listed
 from triptych.families.sd_weights import controlled
 from triptych.model import Model, Script
@@ -25,13 +25,12 @@ from triptych.types import Request
 from triptych.weights.files import open_tensors
 from triptych.weights.layouts import unet as layouts
 from triptych.weights.loading import Component
-from triptych.weights.lora import target
 from triptych.weights.lora_names import TEXT, TEXT_2, UNET
 from triptych.weights.offload import StagedCodec
 
-__all__ = ["CONTROLS", "Changes", "Second", "sources", "walking"]
+__all__ = ["Changes", "Second", "sources", "walking"]
 
-CONTROLS = ("control", "control_2", "control_3")  # inputs of a request: hints
+PREFIXES = {"unet": UNET, "text_encoder": TEXT, "text_encoder_2": TEXT_2}  # of names in files of small changes
 KNOBS = ("scale", "start", "stop")  # of each, as `Control` takes them
 
 
@@ -40,7 +39,7 @@ def walking(pixels: int, dtype: torch.dtype) -> int:
 
     Measured on a CPU in bfloat16, the peak of the process: SD 1.5 and SDXL at 256 and 512 pixels, one picture and two.
     """
-    return (256 * 2**20 + 450 * pixels) * dtype.itemsize // 2
+    return working(pixels, dtype, 256, 450)
 
 
 @final
@@ -72,11 +71,8 @@ class Changes:
         second, codec: what load from a source the model that takes over on the way, and another codec."""
         self._network, self._shape = network, shape
         self._towers, self._coder, self._guests = towers, coder, guests
-        names = layouts.diffusers(network.module.state_dict(), shape.blocks)
-        targets = {"unet": target(network.module, UNET, names)}
-        for name, tower in towers.items():
-            targets[name] = target(tower.module, TEXT_2 if name == "text_encoder_2" else TEXT)
-        self._loras = Loras({"unet": network, **towers}, targets)
+        components: dict[str, Component[Any]] = {"unet": network, **towers}
+        self._loras = Loras(components, targets(components, PREFIXES, partial(layouts.diffusers, blocks=shape.blocks)))
         self._second, self._codec = second, codec
         self._refiner: tuple[str, Second] | None = None
 
@@ -126,9 +122,7 @@ class Changes:
         return walking_on(model, self._guests.network(hastened, names))
 
     def _control(self, request: Request, name: str, hint: Tensor) -> Control:
-        source = request.options.get(f"{name}_net")
-        if not source:
-            raise InvalidField(f"{name}_net", None, "the file, folder or hub name of a ControlNet beside a hint")
+        source = net_of(request, name)
 
         def load() -> Component[ControlNet]:
             tensors, layout = controlled(open_tensors(place(source)), self._shape.blocks)
