@@ -1,15 +1,17 @@
 """The faster ways (`fast`, `merge`, a guidance interval): how much less time they take, how far from exact they are.
 
-    python bench/fast.py [mini] [sd15] [merge15] [mergexl] [--every 2 3 4] [--prompts 20] [--steps 25] [--side 256]
-        [--runs 5] [--json FILE]
+    python bench/fast.py [mini] [sd15] [sd3] [flux] [merge15] [mergexl] [--every 2 3 4] [--prompts 20] [--steps 25]
+        [--side 256] [--runs 5] [--json FILE]
 
 "mini": mini-image with its shipped weights, default settings, a walk and its decoding; PSNR between decoded pictures.
-Beside it stand walks of as many steps as are full, which anybody can have without `fast`, and guidance in a part of the
-walk. "sd15": the U-Net of Stable Diffusion 1.5 at full width, guided, PSNR between latents over their own range.
-"merge15", "mergexl": one step of it at 512 px and of SDXL's at 1024 px, in bfloat16, a share of the finest places
-merged; PSNR of what the network says over its own range. Weights are random in these three: the time is that of the
-published ones, the PSNR says little about them. Every way takes its turn for each prompt or run, in one process; times
-are CPU seconds, ratios medians of ratios within a prompt or run.
+Beside it stand walks of as many steps as are full, which anybody can have without `fast`, and guidance in a part of
+the walk. "sd15": the U-Net of Stable Diffusion 1.5 at full width, guided, PSNR between latents over their own range.
+"sd3" and "flux": the same of SD3 medium, guided, and of FLUX.1 dev with 2 + 4 of its 19 + 38 blocks, both in
+bfloat16; what is computed at every step is one block of them. "merge15", "mergexl": one step of it at 512 px and of
+SDXL's at 1024 px, in bfloat16, a share of the finest places merged; PSNR of what the network says over its own range.
+Weights are random in all but the first: the time is that of the published ones, the PSNR says little about them.
+Every way takes its turn for each prompt or run, in one process; times are CPU seconds, ratios medians of ratios
+within a prompt or run.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -25,14 +28,16 @@ from torch import Tensor, nn
 
 from triptych import families
 from triptych.engine.conditioning import Conditioning
-from triptych.engine.denoiser import NetworkDenoiser, noise_target
+from triptych.engine.denoiser import NetworkDenoiser, flow_target, noise_target
 from triptych.engine.guidance import ClassifierFree
 from triptych.engine.nets import ldm
 from triptych.engine.nets.fast import Fast
+from triptych.engine.nets.flux import DEV, Flux
 from triptych.engine.nets.ldm import LatentUNet, Shape
-from triptych.engine.path import Discrete, scaled_linear_betas
+from triptych.engine.nets.mmdit import SD3_MEDIUM, MMDiT
+from triptych.engine.path import Discrete, Linear, scaled_linear_betas
 from triptych.engine.samplers import SAMPLERS
-from triptych.engine.spacing import SPACINGS
+from triptych.engine.spacing import SPACINGS, Shifted
 from triptych.model import decode, generate, prepared
 from triptych.types import Request
 
@@ -42,7 +47,7 @@ PROMPTS = (
     "a lion", "an umbrella in the rain", "a purple octopus", "a cup of coffee", "a house with a garden", "a bee",
     "a smiling face with glasses",
 )  # fmt: skip
-WHAT = ("mini", "sd15", "merge15", "mergexl")
+WHAT = ("mini", "sd15", "sd3", "flux", "merge15", "mergexl")
 PARTS = ((0.0, 0.5), (0.0, 0.8), (0.2, 1.0), (0.1, 0.8))  # of the walk, where guidance acts
 SHARES = (0.25, 0.5, 0.75)
 Way = Callable[[], Tensor]
@@ -148,6 +153,37 @@ def sd15(every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, flo
     return {name: told([(ratio, kept)]) for name, ratio, kept in found}
 
 
+def flow(kind: str, every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, float]]:
+    """A walk of a flow-matching transformer, of FLUX.1 with few of its blocks."""
+    torch.manual_seed(0)
+    guided = kind == "sd3"
+    with torch.device("meta"):
+        network = MMDiT(SD3_MEDIUM) if guided else Flux(replace(DEV, doubles=2, singles=4))
+    network = randomised(network.to(torch.bfloat16).to_empty(device="cpu"))
+    length, vector = (77 + 256, 2048) if guided else (512, 768)
+    scalars = {} if guided else {"guidance": torch.tensor([3.5])}
+    cond, uncond = (
+        Conditioning(tokens=torch.randn(1, length, 4096), vector=torch.randn(1, vector), scalars=scalars)
+        for _ in range(2)
+    )
+    path, start = Linear(), torch.randn(1, 16, side // 8, side // 8)
+    times = Shifted(3.0, SPACINGS["uniform"])(path, steps, start[0].numel())
+
+    def way(n: int) -> Way:
+        def run() -> Tensor:
+            used = network if n == 1 else Fast(network.around, n)
+            denoiser = NetworkDenoiser(used, path, flow_target, lambda t: 1000 * t)
+            walking = ClassifierFree(denoiser, 5.0, uncond) if guided else denoiser
+            *_, last = SAMPLERS["euler"](walking, start, times, cond, torch.randn_like)
+            return last.x_t
+
+        return run
+
+    taken(lambda: network(start, torch.tensor([500.0]), cond))
+    found = compared(way(1), {f"fast {n}": way(n) for n in every}, lambda x: float(x.max() - x.min()))
+    return {name: told([(ratio, kept)]) for name, ratio, kept in found}
+
+
 def merged(shape: Shape, side: int, runs: int) -> dict[str, dict[str, float]]:
     torch.manual_seed(0)
     with torch.device("meta"):
@@ -183,8 +219,8 @@ def main() -> None:
     parser.add_argument("what", nargs="*", default=list(WHAT), choices=WHAT)
     parser.add_argument("--every", type=int, nargs="+", default=[2, 3, 4])
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
-    parser.add_argument("--steps", type=int, default=25, help="of sd15")
-    parser.add_argument("--side", type=int, default=256, help="of sd15, in pixels")
+    parser.add_argument("--steps", type=int, default=25, help="of sd15, sd3, flux")
+    parser.add_argument("--side", type=int, default=256, help="of sd15, sd3, flux, in pixels")
     parser.add_argument("--runs", type=int, default=5, help="of each step that is merged")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -193,6 +229,9 @@ def main() -> None:
         figures["mini"] = mini(asked.every, asked.prompts)
     if "sd15" in asked.what:
         figures["sd15, random weights"] = sd15(asked.every, asked.steps, asked.side)
+    for kind, what in (("sd3", "SD3 medium"), ("flux", "FLUX.1 dev, 2 + 4 blocks")):
+        if kind in asked.what:
+            figures[f"{what}, random weights"] = flow(kind, asked.every, asked.steps, asked.side)
     if "merge15" in asked.what:
         figures["sd15, 512 px, one step, random weights"] = merged(ldm.SD15, 512, asked.runs)
     if "mergexl" in asked.what:

@@ -155,7 +155,7 @@ def test_wrong_fields_are_refused_before_anything_is_kept(toy, home, fields, tol
 def test_models_and_prices(home):
     assert {"mini-image", "toy", "slow"} <= triptych.models().keys()
     assert triptych.load().card.name == "mini-image"
-    assert triptych.load("toy").price("x").dollars == 0
+    assert triptych.load("toy").price("x").most == 0
     with pytest.raises(UnknownName, match="Did you mean 'toy'"):
         triptych.load("tooy")
 

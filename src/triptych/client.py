@@ -38,7 +38,8 @@ class Media:
 
     @property
     def data(self) -> bytes:
-        """A file's bytes, the recipe inside: PNG, lossless Matroska, FLAC. `save` writes other formats."""
+        """A file's bytes, the recipe inside: PNG, lossless Matroska, FLAC, or what a provider sent. `save` writes other
+        formats."""
         return self.artifact.data
 
     @property
@@ -47,15 +48,15 @@ class Media:
         return self.artifact.recipe
 
     def save(self, path: str | PathLike[str], *, replace: bool = True) -> Path:
-        """Writes it whole or not at all, in the format that the extension names, and returns where.
+        """Writes it whole or not at all, in the format that the extension names, and returns where. What is of that
+        format already stays as it is, bit for bit.
 
         replace=False: takes the next free name where this one is taken. Raises FileProblem.
         """
         place = Path(path).expanduser()
         if self.recipe.get("role") == "trace":
             return files.write(place, medias.exactly(self.artifact, place).data, replace=replace)
-        kind = medias.mime(place, medias.medium(self.artifact))
-        return files.write(place, medias.convert(self.artifact, kind).data, replace=replace)
+        return files.write(place, medias.saved(self.artifact, place).data, replace=replace)
 
     def picture(self) -> "Image.Image":
         """The picture as a PIL image. Raises FileProblem where it is none."""
@@ -93,12 +94,14 @@ class Made:
     warnings: tuple[str, ...] = ()
     trace: Media | None = None
     job: str = ""
+    cost_from: str = ""  # usage: the vendor's answer; list: its price list; electricity: of this machine
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """One a sample."""
-        first: int = self.recipe["request"]["seed"]
-        return tuple(range(first, first + len(self.media)))
+        """One a sample; none of a model that takes no seed."""
+        said = [one.recipe["request"].get("seed") for one in self.media]
+        places = [one.recipe.get("index", place) for place, one in enumerate(self.media)]
+        return tuple(seed + place for seed, place in zip(said, places, strict=True) if seed is not None)
 
     @classmethod
     def of(cls, job: Job) -> "Made":
@@ -111,7 +114,8 @@ class Made:
         traces = [one for one in found if one.recipe.get("role") == "trace"]
         samples = tuple(one for one in found if one.recipe.get("role") != "trace")
         told = job.result
-        return cls(samples, told.recipe, told.cost, job.seconds, told.warnings, traces[0] if traces else None, job.id)
+        trace = traces[0] if traces else None
+        return cls(samples, told.recipe, told.cost, job.seconds, told.warnings, trace, job.id, told.cost_from)
 
 
 @final
@@ -122,18 +126,19 @@ class Handle:
     card: Card
     service: Service = field(repr=False)
 
-    def make(self, prompt: str, **given: Any) -> Made:
-        """Waits for the result. given: what the card takes (`self.card.takes()`). Raises TriptychError."""
-        *_, last = self.stream(prompt, **given)
+    def make(self, prompt: str, *, unpriced: bool = False, **given: Any) -> Made:
+        """Waits for the result. given: what the card takes (`self.card.takes()`); unpriced: whether to go on where
+        nobody knows what it costs. Raises TriptychError."""
+        *_, last = self.stream(prompt, unpriced=unpriced, **given)
         assert isinstance(last, Made)
         return last
 
-    def stream(self, prompt: str, **given: Any) -> Iterator[Progress | Made]:
+    def stream(self, prompt: str, *, unpriced: bool = False, **given: Any) -> Iterator[Progress | Made]:
         """Progress as it comes (with previews where `preview_every` seconds are given), then the result.
 
         Closing the iterator stops the job within one step. Raises TriptychError.
         """
-        return _stream(self.service, request(self.card, prompt, **given))
+        return _stream(self.service, request(self.card, prompt, **given), unpriced)
 
     def price(self, prompt: str, **given: Any) -> Price:
         """What it would cost, before anything is sent."""
@@ -322,8 +327,8 @@ def shared() -> Service:
     return default()
 
 
-def _stream(service: Service, asked: Request) -> Iterator[Progress | Made]:
-    job = portal().call(service.submit(asked))
+def _stream(service: Service, asked: Request, unpriced: bool = False) -> Iterator[Progress | Made]:
+    job = portal().call(service.submit(asked, unpriced=unpriced))
     for now in follow(service, job.id):
         if not now.over:
             yield now.progress

@@ -4,14 +4,28 @@ TriptychError
 ├── RequestError                 the caller asked for something that cannot be: exit code 2
 │   ├── UnknownName              no such model, sampler, spacing, command, ...
 │   ├── InvalidField             a field outside what the model's card takes
-│   └── FileProblem              a file that cannot be read, or a place that cannot be written
-│       └── NoRecipe             a readable file that does not say how it was made
+│   ├── FileProblem              a file that cannot be read, or a place that cannot be written
+│   │   └── NoRecipe             a readable file that does not say how it was made
+│   ├── Gone                     a model that was shut down, or that no public interface reaches
+│   ├── NotSetUp                 a provider without a key, or with a setting that cannot be
+│   ├── PriceUnknown             what it would cost is not known, and that was not agreed to
+│   └── OverBudget               it could cost more than is left of a budget
 ├── WeightsError                 a weights file that does not fit
 │   └── WeightsMismatch          missing or unexpected tensors, both listed
 ├── GenerationError              the run itself went wrong: exit code 1
 │   ├── SingularTarget           the network's output says nothing about one half of x_t at this time
 │   ├── NotFinite                NaN or Inf, with stage and step
 │   └── BrokenResult             finite, but black or constant: never saved as a success
+├── ProviderError                a vendor did not do it: exit code 1
+│   ├── KeyRefused               the key is not taken, or may not do this
+│   ├── OutOfCredit              the account has no credit or quota left
+│   ├── RateLimited              too many requests, for longer than one waits
+│   ├── Unreachable              nothing was sent: no connection
+│   ├── Refused                  the vendor's rules forbid it, with the vendor's reason
+│   ├── NeedsAction              the vendor waits for something that only the user can do
+│   ├── Expired                  it was made, and the vendor no longer keeps it
+│   ├── BadAnswer                an answer that makes no sense, or a medium that is none
+│   └── InDoubt                  a paid request was sent and its answer never came: it is not sent again
 └── Cancelled                    somebody asked to stop: exit code 130
 """
 
@@ -20,17 +34,31 @@ from difflib import get_close_matches
 from typing import Any
 
 __all__ = [
+    "BadAnswer",
     "BrokenResult",
     "Cancelled",
+    "Expired",
     "FileProblem",
     "GenerationError",
+    "Gone",
+    "InDoubt",
     "InvalidField",
+    "KeyRefused",
+    "NeedsAction",
     "NoRecipe",
     "NotFinite",
+    "NotSetUp",
+    "OutOfCredit",
+    "OverBudget",
+    "PriceUnknown",
+    "ProviderError",
+    "RateLimited",
+    "Refused",
     "RequestError",
     "SingularTarget",
     "TriptychError",
     "UnknownName",
+    "Unreachable",
     "WeightsError",
     "WeightsMismatch",
 ]
@@ -79,6 +107,26 @@ class NoRecipe(FileProblem):
     """The file is readable but carries no recipe."""
 
 
+class Gone(RequestError):
+    """A model that nobody can ask any more, or never could; says since when, and what there is in its place."""
+
+
+class NotSetUp(RequestError):
+    """A provider that lacks a key or a setting; says which, and where it is looked for."""
+
+
+class PriceUnknown(RequestError):
+    """What a request would cost is not known; never taken for nothing."""
+
+    def __init__(self, model: str, why: str) -> None:
+        super().__init__(f"what {model} would cost is not known: {why}. Go on all the same with --unpriced.")
+        self.model, self.why = model, why
+
+
+class OverBudget(RequestError):
+    """A request could cost more than is left of a budget; nothing was sent."""
+
+
 class WeightsError(TriptychError):
     """A weights file that is not what the model needs."""
 
@@ -120,6 +168,46 @@ class NotFinite(GenerationError):
 
 class BrokenResult(GenerationError):
     """Finite, and yet no picture or sound: constant from end to end."""
+
+
+class ProviderError(TriptychError):
+    """A vendor did not do what was asked; carries the vendor's own words where there are any."""
+
+
+class KeyRefused(ProviderError):
+    """The key is not taken, or may not do this."""
+
+
+class OutOfCredit(ProviderError):
+    """The account has no credit or quota left."""
+
+
+class RateLimited(ProviderError):
+    """Too many requests; the vendor was asked again as often as it allows."""
+
+
+class Unreachable(ProviderError):
+    """No connection: nothing was sent, and nothing is to be paid."""
+
+
+class Refused(ProviderError):
+    """The vendor's rules forbid the prompt, an input or what came of them."""
+
+
+class NeedsAction(ProviderError):
+    """The vendor waits for something that only the user can do."""
+
+
+class Expired(ProviderError):
+    """It was made, and the vendor no longer keeps it."""
+
+
+class BadAnswer(ProviderError):
+    """An answer that makes no sense, or a medium that cannot be read; what came is kept for a look."""
+
+
+class InDoubt(ProviderError):
+    """A paid request was sent, and whether it was taken in is not known. It is never sent again by itself."""
 
 
 class Cancelled(TriptychError):

@@ -11,9 +11,24 @@ from typing import Any, Literal, final
 
 from triptych.errors import InvalidField
 
-__all__ = ["Artifact", "Axis", "Card", "Event", "Field", "Medium", "Progress", "Request", "Result", "Ticket"]
+__all__ = [
+    "Artifact",
+    "Axis",
+    "Card",
+    "Event",
+    "Field",
+    "Medium",
+    "Price",
+    "Progress",
+    "Request",
+    "Result",
+    "Ticket",
+    "TicketState",
+    "dollars",
+]
 
 Medium = Literal["image", "video", "audio"]
+TicketState = Literal["queued", "running", "succeeded", "failed", "moderated", "cancelled", "expired", "needs_action"]
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -234,6 +249,47 @@ class Progress:
 
 @final
 @dataclass(frozen=True, slots=True)
+class Price:
+    """What a request costs in US dollars, before anything is sent: exactly `most`, or from `least` to `most`."""
+
+    most: float = 0.0
+    least: float | None = None  # None: exactly `most`
+    why: str = ""  # of a range: what decides where in it the cost will be
+
+    @property
+    def exact(self) -> bool:
+        return self.least is None or self.least == self.most
+
+    def __str__(self) -> str:
+        if self.exact:
+            return dollars(self.most)
+        return f"{dollars(self.least or 0.0)} to {dollars(self.most)}" + (f" ({self.why})" if self.why else "")
+
+    def __add__(self, other: "Price") -> "Price":
+        """What both cost together."""
+        why = "; ".join(dict.fromkeys(filter(None, (self.why, other.why))))
+        if self.exact and other.exact:
+            return Price(self.most + other.most, why=why)
+        return Price(self.most + other.most, self._lowest + other._lowest, why)
+
+    def __mul__(self, times: float) -> "Price":
+        """What so many of it cost."""
+        return Price(self.most * times, None if self.least is None else self.least * times, self.why)
+
+    @property
+    def _lowest(self) -> float:
+        return self.most if self.least is None else self.least
+
+
+def dollars(amount: float) -> str:
+    """$0.04, $0.0336, $12.50, $0.00012: two digits after the point at least, and three that say something."""
+    digits = 2 if amount == 0 or abs(amount) >= 1 else max(2, 2 - math.floor(math.log10(abs(amount))))
+    whole, _, fraction = f"{amount:,.{digits}f}".partition(".")
+    return f"${whole}.{fraction.rstrip('0').ljust(2, '0')}"
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class Result:
     """What came of a job: one artifact a sample, the recipe they share, the cost in US dollars, warnings."""
 
@@ -241,6 +297,7 @@ class Result:
     recipe: Mapping[str, Any]
     cost: float = 0.0
     warnings: tuple[str, ...] = ()
+    cost_from: Literal["", "usage", "list", "electricity"] = ""  # the vendor's answer, its price list, this machine
 
 
 Event = Progress | Result
@@ -249,12 +306,16 @@ Event = Progress | Result
 @final
 @dataclass(frozen=True, slots=True)
 class Ticket:
-    """A submitted request, as much as is needed to find it again after a restart."""
+    """A submitted request, as much as is needed to find it again after a restart: plain data, JSON but for the request.
+
+    handle: the provider's own, which nobody else reads. state: as it was when the ticket was given; a synchronous
+    interface's is over by then.
+    """
 
     provider: str
     request: Request
-    remote_id: str = ""
-    result: Result | None = None
+    handle: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+    state: TicketState = "queued"
 
 
 def _is_number(value: Any) -> bool:

@@ -331,7 +331,8 @@ def test_help(capsys, arguments):
 
 
 OPTIONS = """model image video audio out seed steps guidance sampler spacing negative size duration fps count init
-strength mask extend hires lora profile fast memory device dtype preview json trace option"""
+strength reference last mask extend hires lora profile fast memory device dtype preview json trace option dry successor
+unpriced"""
 
 
 def test_every_option_is_explained(capsys):

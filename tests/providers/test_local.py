@@ -158,7 +158,7 @@ def test_other_refusals(local):
         make(local, model="toi")
     with pytest.raises(FileProblem, match="the init is no picture"):
         make(local, inputs={"init": Artifact("image/png", b"no")})
-    assert local.price(Request("toy", "x")).dollars == 0
+    assert local.price(Request("toy", "x")).most == 0
     with pytest.raises(InvalidField):
         local.price(Request("toy", "x", steps=0))
 
@@ -338,7 +338,7 @@ def test_a_resumed_job_has_no_trace_and_says_so(local, breaks):
         with pytest.raises(NotFinite):
             [event async for event in local.watch(ticket)]
         breaks("")
-        fresh = replace(ticket, remote_id=ticket.remote_id)
+        fresh = replace(ticket, handle=dict(ticket.handle))
         return [event async for event in local.watch(fresh)][-1]
 
     last = asyncio.run(story())

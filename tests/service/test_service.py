@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from triptych.errors import Cancelled, FileProblem, InvalidField, NotFinite, RequestError, UnknownName
-from triptych.providers import Price
+from triptych.providers import Price, Resolved
 from triptych.service import Service, default
 from triptych.service.config import Config, config
 from triptych.service.jobs import Job, Store, identity
@@ -36,15 +36,24 @@ class Paid:
             raise UnknownName("model", name, self.cards())
         return self.cards()[name]
 
+    def gateway(self):
+        return False
+
+    async def resolve(self, request):
+        return Resolved(self.cards()["vendor"].resolve(request), ("told early",))
+
     def price(self, request):
         return Price(0.04)
 
-    async def submit(self, request):
+    async def submit(self, request, key=None):
         self.log.append("submit")
-        return Ticket(self.name, self.cards()["vendor"].resolve(request), f"remote-{len(self.log)}")
+        return Ticket(self.name, request, {"id": f"remote-{len(self.log)}"})
+
+    def find(self, key, request):
+        return None
 
     async def watch(self, ticket):
-        self.log.append(f"watch {ticket.remote_id}")
+        self.log.append(f"watch {ticket.handle['id']}")
         yield Progress(0.5, "painting")
         await self.gate.wait()
         if self.problem is not None:
@@ -100,7 +109,10 @@ def test_a_job_from_beginning_to_end(store):
     assert seen[-1] == ("done", 1.0)
     assert job.result.cost == 0.04
     entry = json.loads((store._jobs / job.id / "job.json").read_text())
-    assert (entry["job"], entry["state"], entry["cost"], entry["ticket"]) == (1, "done", 0.04, "remote-1")
+    assert (entry["job"], entry["state"], entry["cost"]) == (2, "done", 0.04)
+    assert entry["ticket"] == {"handle": {"id": "remote-1"}, "state": "queued"}
+    assert entry["price"] == {"most": 0.04, "least": None, "why": ""}
+    assert job.result.warnings == ("told early",)
     assert entry["request"]["prompt"] == "a fox"
 
 
@@ -212,7 +224,7 @@ def test_unknown_models_are_errors(store):
         asyncio.run(service.submit(Request("vendr", "x")))
     with pytest.raises(UnknownName):
         service.price(Request("vendr", "x"))
-    assert service.price(Request("vendor", "x")).dollars == 0.04
+    assert service.price(Request("vendor", "x")).most == 0.04
     assert store.ids() == []
 
 
@@ -235,10 +247,10 @@ def test_a_job_whose_process_is_gone_is_interrupted(store):
 def test_requests_come_back_from_the_disk_with_their_inputs(store):
     init = Artifact("image/png", b"some bytes", {"file": "fox.png"})
     request = Request("vendor", "a \udce9 fox 狐", inputs={"init": init}, seed=3, width=8, options={"a": 1, "b": "c"})
-    store.add(Job("1", request, "paid", "done", created="2026", ticket=Ticket("paid", request, "r")))
+    store.add(Job("1", request, "paid", "done", created="2026", ticket=Ticket("paid", request, {"r": 1})))
     found = store.read("1")
     assert found.request == request
-    assert found.ticket == Ticket("paid", request, "r")
+    assert found.ticket == Ticket("paid", request, {"r": 1})
 
 
 def test_a_lost_or_changed_input_is_told(store):
@@ -254,7 +266,7 @@ def test_a_lost_or_changed_input_is_told(store):
     assert Service([Paid()], store).jobs() == []
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": 2}', "\0"])
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"job": 3}', "\0"])
 def test_damaged_jobs_are_named_and_skipped_in_lists(store, text):
     store.write(Job("1", Request("vendor", "x"), "paid", "done"))
     store.write(Job("2", Request("vendor", "x"), "paid", "done"))
@@ -284,23 +296,43 @@ def test_notes_that_cannot_be_written_do_not_end_a_job(store, monkeypatch):
         def full(*_, **__):
             raise FileProblem("the disk is full")
 
-        monkeypatch.setattr(store, "write", full)
-        provider.gate.set()
-        return await last(service, job)
+        async for now in service.watch(job.id):
+            if now.state == "running":
+                monkeypatch.setattr(store, "write", full)
+                provider.gate.set()
+        return now
 
     assert run(provider, store, story).state == "done"
 
 
+def test_what_cannot_be_written_down_is_not_sent(store, monkeypatch):
+    provider = Paid()
+
+    async def story(service, job):
+        def full(*_, **__):
+            raise FileProblem("the disk is full")
+
+        monkeypatch.setattr(store, "write", full)
+        return await last(service, job)
+
+    job = run(provider, store, story)
+    assert job.state == "failed"
+    assert "the disk is full" in str(job.error)
+    assert provider.log == []
+
+
 def test_folders_come_from_the_environment(monkeypatch, tmp_path):
     monkeypatch.setenv("TRIPTYCH_HOME", str(tmp_path))
-    assert config() == Config(tmp_path / "data", tmp_path / "cache")
+    assert config() == Config(tmp_path / "data", tmp_path / "cache", tmp_path / "config.toml")
     monkeypatch.setenv("TRIPTYCH_HOME", "relative")
     assert config().data.is_absolute()
     monkeypatch.delenv("TRIPTYCH_HOME")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "d"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "c"))
-    assert config() == Config(tmp_path / "d" / "triptych", tmp_path / "c" / "triptych")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "s"))
+    settings = tmp_path / "s" / "triptych" / "config.toml"
+    assert config() == Config(tmp_path / "d" / "triptych", tmp_path / "c" / "triptych", settings)
     for platform in ("darwin", "win32"):
         monkeypatch.setattr(sys, "platform", platform)
         found = config()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from triptych.cli import again, calibrate, grid, inspect, look, make, resume, train
+from triptych.cli import again, calibrate, costs, doctor, grid, inspect, look, make, models, resume, train
 from triptych.errors import Cancelled, TriptychError
 
 __all__ = ["app", "run"]
@@ -26,12 +26,14 @@ app = typer.Typer(
 COMMANDS = (
     make.make,
     grid.grid,
-    look.models,
+    models.models,
     again.again,
     look.show,
     inspect.inspect,
     calibrate.calibrate,
     resume.resume,
+    costs.costs,
+    doctor.doctor,
     train.train,
 )
 for command in COMMANDS:

@@ -79,6 +79,11 @@ def files(texts: list[str] | None) -> dict[str, str | None]:
     return {"loras": ", ".join(texts or []) or None}
 
 
+def references(paths: list[Path] | None) -> dict[str, Path]:
+    """Several pictures, the later ones numbered."""
+    return {"reference" if n == 1 else f"reference_{n}": path for n, path in enumerate(paths or [], 1)}
+
+
 def _flag(kind: Any, field: str, said: Callable[[Any], Mapping[str, Any]] | None = None, **told: Any) -> Flag:
     """declare: names of the flag, where they are not the parameter's own."""
     declare = told.pop("declare", ())
@@ -99,6 +104,10 @@ FLAGS: Mapping[str, Flag] = MappingProxyType(
         "count": _flag(int, "count", help="How many; seeds count up"),
         "init": _flag(Path, "init", metavar="FILE", help="What to start from; of a clip the first frame"),
         "strength": _flag(float, "strength", help="How much of the init may change, up to 1"),
+        "reference": _flag(
+            list[Path], "", references, metavar="FILE", help="What shall be in it; may be repeated, in order"
+        ),
+        "last_frame": _flag(Path, "last_frame", metavar="FILE", help="What a clip ends with"),
         "mask": _flag(Path, "mask", metavar="FILE", help="White where the init may change"),
         "extend": _flag(str, "extend", metavar="SIDE=PIXELS,...", help="Draw on around the init: left=128,top=64"),
         "hires": _flag(float, "hires", metavar="FACTOR", help="Once more at so many times the size, 1.1 to 4"),
@@ -124,6 +133,7 @@ PICTURE = (
     *WALK,
     "init",
     "strength",
+    "reference",
     "mask",
     "extend",
     "hires",

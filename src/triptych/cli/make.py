@@ -10,10 +10,11 @@ from triptych.cli.options import Json, Named, Out, Which
 
 __all__ = ["make"]
 
+AUTO = "auto"  # the model that the catalogue chooses
 PREVIEW = 0.5  # seconds between previews
 
 
-@flagged(*PICTURE, "duration", "fps", "count")
+@flagged(*PICTURE, "last_frame", "duration", "fps", "count")
 def make(
     prompt: Annotated[str, Argument(help="What to make")],
     model: Which = None,
@@ -27,18 +28,31 @@ def make(
         Path | None, Option(metavar="FILE", help="Draw the first one's path: .png .mp4 .gif .webp")
     ] = None,
     option: Named = None,
+    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost and take, and make nothing")] = False,
+    successor: Annotated[
+        bool, Option("--successor", help="Of a model that is gone, take what comes closest today")
+    ] = False,
+    unpriced: Annotated[bool, Option("--unpriced", help="Go on where nobody knows what it costs")] = False,
     *,
     said: dict[str, Any],
 ) -> None:
     """Make something from a prompt. What a model takes, and within which limits: triptych models."""
     from triptych import client
     from triptych.cli import options, places, produce
+    from triptych.cli.before import chosen, followed, foretold
 
-    medium = options.medium(image, video, audio)
     service = client.shared()
-    card = client.choose(service, model, medium or (None if model else places.medium(out)))
+    wanted = options.medium(image, video, audio) or (None if model not in (None, AUTO) else places.medium(out))
+    if model == AUTO:
+        model = chosen(service, prompt, wanted, said, as_json)
+    elif model is not None and successor:
+        model = followed(service, model, as_json)
+    card = client.choose(service, model, wanted)
     said |= {"trace": places.trace_kind(trace)} | ({"preview_every": PREVIEW} if preview else {})
     said |= options.options(option or [], card, said)
     plan = places.plan(out, card.media)
     request = client.request(card, prompt, **said)
-    produce.produce(service, service.submit(request), produce.Wish(plan, trace, as_json))
+    if dry_run:
+        foretold(service, request, as_json)
+        return
+    produce.produce(service, service.submit(request, unpriced=unpriced), produce.Wish(plan, trace, as_json))

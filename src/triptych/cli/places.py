@@ -30,10 +30,12 @@ class Plan:
     def replace(self) -> bool:
         return self.name is not None
 
-    def paths(self, prompt: str, seeds: tuple[int, ...]) -> list[Path]:
-        """One a sample: NAME.png, or NAME-1.png, NAME-2.png, ... of several; PROMPT-SEED.png where none was given."""
+    def paths(self, prompt: str, seeds: tuple[int | None, ...]) -> list[Path]:
+        """One a sample: NAME.png, or NAME-1.png, NAME-2.png, ... of several; PROMPT-SEED.png where none was given, or
+        PROMPT.png of what has no seed."""
         if self.name is None:
-            return [self.folder / f"{slug(prompt)}-{seed}{self.suffix}" for seed in seeds]
+            ends = ("" if seed is None else f"-{seed}" for seed in seeds)
+            return [self.folder / f"{slug(prompt)}{end}{self.suffix}" for end in ends]
         if len(seeds) == 1:
             return [self.folder / self.name]
         stem = Path(self.name).stem

@@ -5,18 +5,18 @@ import os
 import signal
 from collections.abc import Coroutine
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self, final
 
 import typer
 
-from triptych import client
+from triptych import client, media
 from triptych.cli.places import Plan
 from triptych.errors import Cancelled, TriptychError
 from triptych.service import Job, Service
-from triptych.types import Artifact
+from triptych.types import Artifact, dollars
 
 __all__ = ["Asking", "Wish", "produce"]
 
@@ -45,6 +45,7 @@ def produce(service: Service, start: Coroutine[Any, Any, Job], wish: Wish) -> No
         if wish.told is not None:
             made = wish.told.compared(made)
         paths, trace = _save(made, job, wish)
+        service.filed(job.id, paths)
     except KeyboardInterrupt:
         raise _told(Cancelled("stopped on request."), service, job.id) from None
     except Exception as problem:
@@ -133,9 +134,9 @@ class Asking:
 def _save(made: client.Made, job: Job, wish: Wish) -> tuple[list[Path], Path | None]:
     paths = []
     try:
-        wanted = wish.plan.paths(job.request.prompt, _seeds(made))
-        for media, path in zip(made.media, wanted, strict=True):
-            paths.append(media.save(path, replace=wish.plan.replace))
+        wanted = _suited(wish.plan, made).paths(job.request.prompt, _seeds(made))
+        for one, path in zip(made.media, wanted, strict=True):
+            paths.append(one.save(path, replace=wish.plan.replace))
         trace = made.trace.save(wish.trace) if made.trace is not None and wish.trace is not None else None
     except TriptychError as problem:
         problem.exit_code = 1  # it was computed: the fault is not in what was asked
@@ -145,9 +146,17 @@ def _save(made: client.Made, job: Job, wish: Wish) -> tuple[list[Path], Path | N
     return paths, trace
 
 
-def _seeds(made: client.Made) -> tuple[int, ...]:
-    """Each sample's own."""
-    return tuple(one.recipe["request"]["seed"] + one.recipe.get("index", 0) for one in made.media)
+def _suited(plan: Plan, made: client.Made) -> Plan:
+    """The place, under names of our own as the files that a vendor made are: nothing is encoded twice unasked."""
+    if "provider" not in made.recipe.get("model", {}):
+        return plan
+    return replace(plan, suffix=media.extension(made.media[0].artifact.mime))
+
+
+def _seeds(made: client.Made) -> tuple[int | None, ...]:
+    """Each sample's own, of what has one."""
+    said = ((one.recipe["request"].get("seed"), one.recipe.get("index", 0)) for one in made.media)
+    return tuple(None if seed is None else seed + place for seed, place in said)
 
 
 def _told(problem: Exception, service: Service, job_id: str) -> Exception:
@@ -170,6 +179,7 @@ def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish)
             "seeds": list(seeds),
             "seconds": round(made.seconds, 3),
             "cost": made.cost,
+            "cost_from": made.cost_from,
             "warnings": list(made.warnings),
             "recipe": made.media[0].recipe if len(made.media) == 1 else made.recipe,
         }
@@ -178,7 +188,12 @@ def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish)
     for warning in made.warnings:
         typer.echo(f"warning: {warning}", err=True)
     for path, seed in zip(paths, seeds, strict=True):
-        typer.echo(f"{path}   seed {seed}")
+        typer.echo(str(path) if seed is None else f"{path}   seed {seed}")
     if trace is not None:
         typer.echo(f"{trace}   trace")
-    typer.echo(f"{made.seconds:.1f} s" + (f", {made.cost:.3f} US dollars" if made.cost else ""), err=True)
+    typer.echo(f"{made.seconds:.1f} s{_cost(made)}", err=True)
+
+
+def _cost(made: client.Made) -> str:
+    told = {"usage": "told by the vendor", "list": "by the price list", "electricity": "of electricity"}
+    return f", {dollars(made.cost)} {told[made.cost_from]}" if made.cost_from else ""

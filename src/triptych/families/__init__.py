@@ -6,7 +6,6 @@ lie beside that module in a file of the same name that ends in .toml. Nothing of
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
@@ -17,8 +16,9 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from triptych.cards import read
 from triptych.errors import FileProblem, UnknownName, WeightsError
-from triptych.types import Axis, Card, Field, Request
+from triptych.types import Card, Request
 
 if TYPE_CHECKING:
     from triptych.model import Model
@@ -34,6 +34,7 @@ __all__ = [
     "card",
     "cards",
     "fetch",
+    "fetched",
     "fingerprint",
     "here",
     "load",
@@ -101,7 +102,7 @@ def cards() -> Mapping[str, Card]:
     """Every card by its name: those of this package, then those of others. Raises FileProblem where one is broken."""
     found: dict[str, Card] = {}
     for name, path in _tables():
-        for card in _read(name, path):
+        for card in read(name, path, NAMES):
             if card.name in found:
                 raise FileProblem(f"{path}: there is a model {card.name!r} already; rename one of the two.")
             found[card.name] = card
@@ -270,6 +271,13 @@ def here(card: Card) -> bool:
         return False
 
 
+def fetched(source: str) -> bool:
+    """Whether weights of a place are on this machine, as far as can be told without the network."""
+    from triptych.weights import hub
+
+    return Path(source).expanduser().exists() or hub.held(hub.parse(source))
+
+
 def fetch(source: str) -> "Generator[Share, None, None]":
     """Fetches what of a place lies on a hub only, and tells how far it is. Left early it stops. Raises as `place`."""
     if _here(source) is None:
@@ -362,30 +370,3 @@ def _place(family: str) -> Path:
 
 def _tables() -> Iterator[tuple[str, Path]]:
     return ((family, _place(family)) for family in _modules())
-
-
-def _read(family: str, path: Path) -> list[Card]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-        shared = table.get("shared", {}).get("fields", {})
-        return [_card(family, entry, shared) for entry in table["cards"]]
-    except (OSError, tomllib.TOMLDecodeError, KeyError, TypeError, ValueError) as problem:
-        raise FileProblem(f"{path}: the cards of the family {family!r} cannot be read: {problem!r}.") from problem
-
-
-def _card(family: str, entry: dict[str, Any], shared: Mapping[str, Any]) -> Card:
-    """shared: fields of every card of the file; a card says what differs, or a field of its own."""
-    if entry["family"] != family:
-        raise ValueError(f"{entry['name']}: family = {entry['family']!r}, the file is of {family!r}")
-    axes = tuple(Axis(**axis) for axis in entry["axes"])
-    own = entry.get("fields", {})
-    told = {name: shared.get(name, {}) | own.get(name, {}) for name in [*shared, *(n for n in own if n not in shared)]}
-    fields = {name: _field(**field) for name, field in told.items()}
-    return Card(**{**entry, "axes": axes, "fields": fields})
-
-
-def _field(*, kind: str, choices: list[str] | tuple[str, ...] = (), **rest: Any) -> Field:
-    """A field of a card; the kinds `sampler` and `spacing` are texts whose choices are all names, or those given."""
-    if kind in NAMES:
-        return Field("str", choices=tuple(choices) or NAMES[kind], **rest)
-    return Field(kind, choices=tuple(choices), **rest)  # type: ignore[arg-type]  # checked where it is used

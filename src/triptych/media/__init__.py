@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXTENSIONS",
+    "FOREIGN",
     "SHOWN",
     "artifact",
     "convert",
@@ -30,6 +31,7 @@ __all__ = [
     "read_parameters",
     "read_recipe",
     "read_texts",
+    "saved",
 ]
 
 EXTENSIONS: Mapping[Medium, Mapping[str, str]] = {  # of each medium: what a result may be saved as
@@ -43,6 +45,18 @@ EXTENSIONS: Mapping[Medium, Mapping[str, str]] = {  # of each medium: what a res
     },
     "audio": {".wav": "audio/wav", ".flac": "audio/flac", ".ogg": "audio/ogg", ".mp3": "audio/mpeg"},
 }
+FOREIGN: Mapping[str, str] = {  # what may come from elsewhere and is kept as it came, but never written here
+    ".mov": "video/quicktime",
+    ".ogv": "video/ogg",
+    ".m4a": "audio/mp4",
+    ".aac": "audio/aac",
+    ".weba": "audio/webm",
+    ".mka": "audio/x-matroska",
+    ".avif": "image/avif",
+    ".tiff": "image/tiff",
+    ".tif": "image/tiff",
+    ".bmp": "image/bmp",
+}
 SHOWN: Mapping[Medium, str] = {  # of each medium: what a browser plays
     "image": "image/png",
     "video": "video/mp4",
@@ -51,7 +65,9 @@ SHOWN: Mapping[Medium, str] = {  # of each medium: what a browser plays
 
 
 def medium(artifact: Artifact) -> Medium:
-    """What an artifact of a model is, by its mime type."""
+    """What an artifact of a model is, by its mime type; a GIF and a WebP that moves are clips."""
+    if artifact.mime == "image/gif" or (artifact.mime == "image/webp" and _moves(artifact.data)):
+        return "video"
     return next((kind for kind in EXTENSIONS if artifact.mime.startswith(f"{kind}/")), "image")
 
 
@@ -68,7 +84,15 @@ def mime(path: Path, medium: Medium = "image") -> str:
 
 def extension(mime: str) -> str:
     """The extension that files of this mime type get."""
-    return next(name for known in EXTENSIONS.values() for name, kind in known.items() if kind == mime)
+    return next(iter(_extensions(mime)), f".{mime.partition('/')[2].removeprefix('x-')}")
+
+
+def saved(artifact: Artifact, path: Path) -> Artifact:
+    """The artifact in the format that the name's extension says: itself, bit for bit, where it is of that type already,
+    else converted. Raises FileProblem."""
+    if path.suffix.lower() in (*_extensions(artifact.mime), extension(artifact.mime)):
+        return artifact
+    return convert(artifact, mime(path, medium(artifact)))
 
 
 def pieces(medium: Medium, samples: "Tensor", rate: float, seconds: float) -> "list[Image.Image | Clip | Sound]":
@@ -116,18 +140,20 @@ def convert(artifact: Artifact, mime: str) -> Artifact:
     """The same thing in another format, its recipe kept. Raises FileProblem."""
     if artifact.mime == mime:
         return artifact
-    if artifact.mime.startswith("video/"):
-        from triptych.media import video
+    kind = medium(artifact)
+    if kind == "video":
+        from triptych.media import audio, video
 
-        data = video.encode(video.decode(artifact.data), mime, artifact.recipe)
-    elif artifact.mime.startswith("audio/"):
+        sound = audio.heard(artifact.data) if artifact.mime.startswith("video/") else None
+        data = video.encode(video.decode(artifact.data), mime, artifact.recipe, sound=sound)
+    elif kind == "audio":
         from triptych.media import audio
 
         data = audio.encode(audio.decode(artifact.data), mime, artifact.recipe)
     else:
         from triptych.media import image
 
-        data = image.encode(image.opened(artifact.data), mime, artifact.recipe)
+        data = image.encode(image.fitting(artifact.data, mime), mime, artifact.recipe)
     return replace(artifact, mime=mime, data=data)
 
 
@@ -137,6 +163,9 @@ def exactly(artifact: Artifact, path: Path) -> Artifact:
     if path.suffix.lower() != f".{wanted}":
         raise FileProblem(f"{path}: extension {path.suffix!r} given; this is a {artifact.mime}, name it .{wanted}.")
     return artifact
+
+
+MIMES = {"MPO": "image/jpeg"}  # a JPEG with more pictures behind it, such as how bright its light is
 
 
 def artifact(data: bytes, where: str) -> Artifact:
@@ -150,7 +179,7 @@ def artifact(data: bytes, where: str) -> Artifact:
 
         return Artifact(video.kind(data, where), data, {"file": Path(where).name})
     opened = image.opened(data, where)
-    kind = Image.MIME.get(opened.format or "", "application/octet-stream")
+    kind = MIMES.get(opened.format or "") or Image.MIME.get(opened.format or "", "application/octet-stream")
     return Artifact(kind, data, {"file": Path(where).name})
 
 
@@ -165,7 +194,7 @@ def read_recipe(data: bytes, where: str) -> dict[str, Any]:
 
     told = video.metadata(data, where)
     text = told.get(recipe.KEY) or told.get("comment", "")  # the latter is what sounds have
-    if not text.startswith(f'{{"{recipe.KEY}":'):
+    if not text.startswith(recipe.MARK):
         raise recipe.nothing(where)
     return recipe.from_text(text, where)
 
@@ -186,3 +215,12 @@ def read_texts(data: bytes, where: str) -> dict[str, str]:
 def read_parameters(data: bytes, where: str) -> str | None:
     """AUTOMATIC1111's text inside a file, whoever wrote it; None where there is none. Raises FileProblem."""
     return read_texts(data, where).get("parameters")
+
+
+def _extensions(mime: str) -> list[str]:
+    return [name for known in (*EXTENSIONS.values(), FOREIGN) for name, kind in known.items() if kind == mime]
+
+
+def _moves(webp: bytes) -> bool:
+    """By the flag in the header of an extended WebP."""
+    return webp[12:16] == b"VP8X" and bool(webp[20] & 2)

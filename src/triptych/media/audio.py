@@ -20,7 +20,7 @@ from triptych.media.recipe import to_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LEVEL", "LOSSLESS", "PEAK", "Sound", "decode", "encode", "levelled", "samples", "sounds"]
+__all__ = ["LEVEL", "LOSSLESS", "PEAK", "Sound", "decode", "encode", "heard", "levelled", "samples", "sounds"]
 
 LOSSLESS = "audio/flac"
 LEVEL, PEAK = 0.12, 0.89  # root of the mean square, and the most that any sample may be: lossy codecs overshoot
@@ -104,6 +104,17 @@ def decode(data: bytes, where: str = "the file", rate: int | None = None, channe
     if not found:
         raise FileProblem(f"{where} has no samples in it.")
     return Sound(numpy.ascontiguousarray(numpy.concatenate(found, axis=1).T), rate or stream.rate)
+
+
+def heard(data: bytes, where: str = "the file") -> Sound | None:
+    """The sound in a clip, mixed to two channels where it has more; None where it has none. Raises FileProblem."""
+    try:
+        with av.open(io.BytesIO(data), "r") as container:
+            streams = container.streams.audio
+            channels = streams[0].channels if streams else 0
+    except (av.FFmpegError, ValueError) as problem:
+        raise FileProblem(f"{where} is no clip that can be read, or is damaged: {problem}.") from problem
+    return decode(data, where, channels=min(channels, 2)) if channels else None
 
 
 def samples(data: bytes, length: int, rate: float, where: str = "the file") -> "Tensor":

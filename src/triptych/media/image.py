@@ -18,12 +18,37 @@ from triptych.media import recipe as recipes
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["encode", "known", "opened", "picture", "pictures", "quiet", "resized", "samples", "tensor", "weights"]
+__all__ = [
+    "encode",
+    "fitting",
+    "known",
+    "opened",
+    "picture",
+    "pictures",
+    "quiet",
+    "resized",
+    "samples",
+    "tensor",
+    "weights",
+]
 
 LARGEST = 100_000_000  # pixels that are read from one file
 READ = ("PNG", "WEBP", "JPEG", "GIF", "TIFF", "BMP", "AVIF")
 FORMATS = {"image/png": "PNG", "image/webp": "WEBP", "image/jpeg": "JPEG"}
-OTHERS = (b"ftyp", b"\x1aE\xdf\xa3", b"WAVE", b"fLaC", b"OggS", b"ID3", b"\xff\xfb")  # how clips and sounds begin
+OTHERS = (
+    b"ftyp",
+    b"\x1aE\xdf\xa3",
+    b"WAVE",
+    b"AIFF",
+    b"AIFC",
+    b"AVI ",
+    b"fLaC",
+    b"OggS",
+    b"ID3",
+)  # in what begins clips
+FRAMES = (b"\xff\xfb", b"\xff\xfa", b"\xff\xf3", b"\xff\xf2", b"\xff\xf1", b"\xff\xf9")  # what begins MP3 and AAC
+BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, Image.DecompressionBombError)
+KEPT = ("RGB", "RGBA", "L", "LA", "P")  # modes that PNG and WebP hold
 SIXTEEN = ("I;16", "I;16L", "I;16B", "I")
 
 
@@ -39,15 +64,7 @@ def opened(data: bytes, where: str = "the file") -> Image.Image:
     except UnidentifiedImageError as problem:
         kinds = ", ".join(READ)
         raise FileProblem(f"{where} is no picture that can be read ({len(data)} bytes); {kinds} can.") from problem
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        IndexError,
-        RuntimeError,
-        Image.DecompressionBombError,
-    ) as problem:
+    except BROKEN as problem:
         raise FileProblem(f"{where} is a damaged or truncated picture: {problem}.") from problem
     return image
 
@@ -58,8 +75,8 @@ def known(data: bytes) -> bool:
         with quiet():
             return Image.open(io.BytesIO(data), formats=READ) is not None
     except UnidentifiedImageError:
-        return not any(mark in data[:16] for mark in OTHERS)
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, RuntimeError, Image.DecompressionBombError):
+        return not (data.startswith(FRAMES) or any(mark in data[:16] for mark in OTHERS))
+    except BROKEN:
         return True
 
 
@@ -82,6 +99,13 @@ def encode(image: Image.Image, mime: str, recipe: Mapping[str, Any]) -> bytes:
         case _:
             image.convert("RGB").save(out, "JPEG", quality=95, subsampling=0, exif=recipes.exif(recipe))
     return out.getvalue()
+
+
+def fitting(data: bytes, mime: str, where: str = "the file") -> Image.Image:
+    """A file as a picture that a file of this type can hold, upright; transparency stays where the type has it."""
+    with quiet():
+        image = ImageOps.exif_transpose(opened(data, where))
+    return image if image.mode in KEPT and mime != "image/jpeg" else picture(data, where)
 
 
 def pictures(x: "Tensor") -> list[Image.Image]:

@@ -2,7 +2,8 @@
 
 PNG: text chunks `triptych` (JSON) and `parameters` (AUTOMATIC1111's text). WebP and JPEG: EXIF ImageDescription (JSON)
 and UserComment (AUTOMATIC1111's text, as its own files have it). GIF and sounds: the comment. MP4, WebM and Matroska:
-the tag `triptych`. The JSON comes back exactly.
+the tag `triptych`. Where somebody else's description or comment is: EXIF ImageHistory and the tag `triptych`. The JSON
+comes back exactly.
 """
 
 import json
@@ -18,6 +19,8 @@ from triptych.media.parameters import parameters
 __all__ = [
     "FORMAT",
     "KEY",
+    "MARK",
+    "comment_of",
     "exif",
     "find_parameters",
     "find_prompt",
@@ -29,8 +32,9 @@ __all__ = [
 ]
 
 KEY = "triptych"  # of the recipe, in whatever a file has for text
+MARK = f'{{"{KEY}":'  # how it begins, by which it is told from what others write there
 FORMAT = 1  # the version of the recipe on disk, under the key "triptych"
-DESCRIPTION, COMMENT, EXIF = 0x010E, 0x9286, 0x8769
+DESCRIPTION, HISTORY, COMMENT, EXIF = 0x010E, 0x9213, 0x9286, 0x8769
 MAKER, DEVICE = 0x010F, 0x0110  # where ComfyUI puts text in a WebP
 UNICODE, ASCII = b"UNICODE\0", b"ASCII\0\0\0"
 ROOM = 65_000  # bytes that a JPEG has for EXIF
@@ -71,7 +75,7 @@ def exif(recipe: Mapping[str, Any]) -> bytes:
     block = Image.Exif()
     block[DESCRIPTION] = to_text(recipe)
     comment = block.get_ifd(EXIF)
-    comment[COMMENT] = UNICODE + parameters(recipe).encode("utf-16-be")
+    comment[COMMENT] = comment_of(recipe)
     if len(block.tobytes()) > ROOM:
         del comment[COMMENT]
     data = block.tobytes()
@@ -80,15 +84,21 @@ def exif(recipe: Mapping[str, Any]) -> bytes:
     return data
 
 
+def comment_of(recipe: Mapping[str, Any]) -> bytes:
+    """AUTOMATIC1111's text as its own files have it in EXIF."""
+    return UNICODE + parameters(recipe).encode("utf-16-be")
+
+
 def find_recipe(image: Image.Image, where: str) -> dict[str, Any]:
     """The recipe in an opened picture. Raises NoRecipe or FileProblem."""
     text = image.info.get(KEY)
     if isinstance(text, str):
         return from_text(text, where)
-    for told in (image.getexif().get(DESCRIPTION), image.info.get("comment")):  # the latter is a GIF's
+    block = image.getexif()
+    for told in (block.get(DESCRIPTION), block.get(HISTORY), image.info.get("comment")):  # the last is a GIF's
         text = told.decode("ascii", "replace") if isinstance(told, bytes) else told
-        if isinstance(text, str) and text.startswith(f'{{"{KEY}":'):
-            return from_text(text, where)
+        if isinstance(text, str) and text.startswith(MARK):
+            return from_text(text.partition("\n")[0], where)  # a GIF's other comments follow
     raise nothing(where)
 
 

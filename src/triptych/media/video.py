@@ -24,11 +24,23 @@ from triptych.media.recipe import KEY, exif, to_text
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["LOSSLESS", "Clip", "clips", "decode", "encode", "kind", "metadata"]
+    from triptych.media.audio import Sound
+
+__all__ = ["LOSSLESS", "Clip", "clips", "cover", "decode", "encode", "kind", "metadata"]
 
 LOSSLESS = "video/x-matroska"
-KINDS = {"mp4": "mp4", "matroska": "x-matroska", "wav": "wav", "flac": "flac", "ogg": "ogg", "mp3": "mpeg"}
-ALONE = ("wav", "flac", "mpeg")  # whose pictures, if any, are covers
+KINDS = {
+    "mp4": "mp4",
+    "matroska": "x-matroska",
+    "wav": "wav",
+    "flac": "flac",
+    "ogg": "ogg",
+    "mp3": "mpeg",
+    "aac": "aac",
+}
+OWN = {b"webm": ("x-matroska", "webm"), b"ftypqt  ": ("mp4", "quicktime")}  # kinds told apart by how they begin
+OPUS = 48_000  # samples a second, of the rates that it knows the one that loses nothing
+LAYOUTS = {1: "mono", 2: "stereo"}
 LARGEST = 4_000_000_000  # bytes of frames that are read from one file
 
 
@@ -41,15 +53,18 @@ class _Container:
     codec: str
     pixels: str
     options: Mapping[str, str]
+    sound: str  # the codec for it
     even: bool = True  # whether the codec wants even sides
     flags: Mapping[str, str] = field(default_factory=dict)  # of the container
 
 
 MOVIE = {"movflags": "+faststart+use_metadata_tags"}  # the index first, and tags of any name
 CONTAINERS = {
-    "video/mp4": _Container(".mp4", "libx264", "yuv420p", {"crf": "14", "preset": "medium"}, flags=MOVIE),
-    "video/webm": _Container(".webm", "libvpx-vp9", "yuv420p", {"crf": "18", "b": "0", "cpu-used": "2", "row-mt": "1"}),
-    LOSSLESS: _Container(".mkv", "ffv1", "bgr0", {}, even=False),
+    "video/mp4": _Container(".mp4", "libx264", "yuv420p", {"crf": "14", "preset": "medium"}, "aac", flags=MOVIE),
+    "video/webm": _Container(
+        ".webm", "libvpx-vp9", "yuv420p", {"crf": "18", "b": "0", "cpu-used": "2", "row-mt": "1"}, "libopus"
+    ),
+    LOSSLESS: _Container(".mkv", "ffv1", "bgr0", {}, "pcm_f32le", even=False),
 }
 
 
@@ -70,10 +85,10 @@ def clips(x: "Tensor", rate: float) -> list[Clip]:
     return [Clip(numpy.ascontiguousarray(numpy.moveaxis(one.numpy(), 0, -1)), rate) for one in pixels]
 
 
-def encode(clip: Clip, mime: str, recipe: Mapping[str, Any], quality: int = 90) -> bytes:
-    """The clip as a file of this type; quality: of WebP, up to 100."""
+def encode(clip: Clip, mime: str, recipe: Mapping[str, Any], quality: int = 90, sound: "Sound | None" = None) -> bytes:
+    """The clip as a file of this type; quality: of WebP, up to 100; sound: what is heard, where the type has any."""
     if mime in CONTAINERS:
-        return _contained(clip, CONTAINERS[mime], recipe)
+        return _contained(clip, CONTAINERS[mime], recipe, sound)
     first, *rest = [Image.fromarray(frame) for frame in clip.frames]
     out, told = io.BytesIO(), to_text(recipe).encode() if recipe else b""
     timing: dict[str, Any] = {"save_all": True, "append_images": rest, "duration": round(1000 / clip.rate), "loop": 0}
@@ -125,18 +140,25 @@ def kind(data: bytes, where: str = "the file") -> str:
     """The mime type of a clip or a sound, by its container and what streams it has. Raises FileProblem."""
     try:
         with av.open(io.BytesIO(data), "r") as container:
-            names, moving = container.format.name.split(","), bool(container.streams.video)
+            names = container.format.name.split(",")
+            moving = any(not cover(stream) for stream in container.streams.video)
     except (av.FFmpegError, ValueError) as problem:
         raise FileProblem(f"{where} is no picture, clip or sound that can be read: {problem}.") from problem
     known = next((mime for name, mime in KINDS.items() if name in names), f"x-{names[0]}")
-    return f"{'video' if moving and known not in ALONE else 'audio'}/{known}"
+    known = next((mime for mark, (name, mime) in OWN.items() if name == known and mark in data[:64]), known)
+    return f"{'video' if moving else 'audio'}/{known}"
+
+
+def cover(stream: av.stream.Stream) -> bool:
+    """Whether this is no clip but the picture on the sleeve."""
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
 
 
 def _is_picture(data: bytes) -> bool:
     return data[:4] in (b"GIF8", b"RIFF", b"\x89PNG") and data[8:12] != b"WAVE"
 
 
-def _contained(clip: Clip, kind: _Container, recipe: Mapping[str, Any]) -> bytes:
+def _contained(clip: Clip, kind: _Container, recipe: Mapping[str, Any], sound: "Sound | None") -> bytes:
     with TemporaryDirectory(prefix="triptych-") as folder:  # a file that begins with its index is written twice
         path = Path(folder) / f"clip{kind.suffix}"
         with av.open(path, "w", options=dict(kind.flags)) as container:
@@ -147,10 +169,26 @@ def _contained(clip: Clip, kind: _Container, recipe: Mapping[str, Any]) -> bytes
             frames = _even(clip.frames) if kind.even else clip.frames
             stream.height, stream.width = frames.shape[1:3]
             stream.pix_fmt = kind.pixels
+            heard = None if sound is None else container.add_stream(kind.sound, **_as_heard(kind, sound))
             for pixels in frames:
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
             container.mux(stream.encode())
+            if sound is not None and isinstance(heard, av.AudioStream):
+                container.mux(heard.encode(_frame(sound)))
+                container.mux(heard.encode())
         return path.read_bytes()
+
+
+def _as_heard(kind: _Container, sound: "Sound") -> dict[str, Any]:
+    return {"rate": OPUS if kind.sound == "libopus" else sound.rate, "layout": LAYOUTS[sound.samples.shape[1]]}
+
+
+def _frame(sound: "Sound") -> av.AudioFrame:
+    """All of it as one; the encoder cuts it, and changes its rate."""
+    planes = numpy.ascontiguousarray(sound.samples.T)
+    frame = av.AudioFrame.from_ndarray(planes, format="fltp", layout=LAYOUTS[len(planes)])
+    frame.sample_rate = sound.rate
+    return frame
 
 
 def _even(frames: NDArray[numpy.uint8]) -> NDArray[numpy.uint8]:

@@ -1,21 +1,22 @@
 """Who makes things: the local machine and every vendor, behind the same few verbs."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from triptych.types import Card, Event, Request, Ticket
+from triptych.providers.checks import Finding
+from triptych.types import Card, Event, Price, Request, Ticket
 
-__all__ = ["Price", "Provider"]
+__all__ = ["Finding", "Price", "Provider", "Resolved"]
 
 
 @final
 @dataclass(frozen=True, slots=True)
-class Price:
-    """What a request costs in US dollars, before anything is sent; exact or the most that it can be."""
+class Resolved:
+    """A request with every default filled in, and what has to be said of that."""
 
-    dollars: float = 0.0
-    exact: bool = True
+    request: Request
+    warnings: tuple[str, ...] = ()
 
 
 class Provider(Protocol):
@@ -35,16 +36,39 @@ class Provider(Protocol):
         """
         ...
 
+    async def resolve(self, request: Request) -> Resolved:
+        """Checks all that can be checked before anything is computed or paid for. Raises RequestError."""
+        ...
+
     def price(self, request: Request) -> Price:
-        """Raises RequestError where the request cannot be."""
+        """Before anything is sent. Raises RequestError where the request cannot be, PriceUnknown."""
+        ...
+
+    def lacks(self, name: str) -> str:
+        """What is missing for this model of it to be asked now, in few words; "" where nothing is. Asks no network."""
+        ...
+
+    async def check(self) -> Sequence[Finding]:
+        """What it needs in all, whether it is there, and what to do where it is not. May take seconds."""
+        ...
+
+    def gateway(self) -> bool:
+        """Whether it asks another place than the vendor's own, which may serve what the vendor no longer does."""
         ...
 
     def plan(self, request: Request) -> str:
         """What it takes of this machine, where that can be told beforehand; "" elsewhere."""
         ...
 
-    async def submit(self, request: Request) -> Ticket:
-        """Checks everything that can be checked early, and takes the request in. Raises RequestError."""
+    async def submit(self, request: Request, key: str | None = None) -> Ticket:
+        """Takes a resolved request in: of a vendor, sends it, which may cost. key: what it is kept under, if told.
+
+        Raises RequestError, ProviderError; InDoubt where it may have been taken in all the same.
+        """
+        ...
+
+    def find(self, key: str, request: Request) -> Ticket | None:
+        """The ticket of a `submit` under this key whose end nobody has seen, where it is known that it was taken in."""
         ...
 
     def watch(self, ticket: Ticket) -> AsyncIterator[Event]:

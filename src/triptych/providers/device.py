@@ -7,9 +7,11 @@ import torch
 
 from triptych import families
 from triptych.errors import GenerationError, InvalidField
+from triptych.providers.checks import Finding
 from triptych.types import Request
+from triptych.weights.memory import available
 
-__all__ = ["out_of_memory", "pick_device", "pick_dtype"]
+__all__ = ["findings", "out_of_memory", "pick_device", "pick_dtype"]
 
 MEMORY = "out of memory. Ask for a smaller size or a smaller batch_size, or run it elsewhere: --device cpu."
 SAID = ("can't allocate memory", "out of memory")  # by allocators that raise nothing more telling than RuntimeError
@@ -46,6 +48,20 @@ def best_dtype(device: str) -> str:
     if kind == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return "bfloat16"
     return "float16"
+
+
+def findings() -> list[Finding]:
+    """What this machine computes on, and how much it can hold."""
+    gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
+    gpus += ["Apple's GPU"] if torch.backends.mps.is_available() else []
+    advice = "" if gpus else "a GPU makes large models many times faster; hosts of open weights have some"
+    device = Finding("device", bool(gpus) or None, ", ".join(gpus) or f"{torch.get_num_threads()} CPU threads", advice)
+    free = available(pick_device("auto"))
+    return [device, Finding("memory", None, f"{free / 2**30:.1f} GiB free"), Finding("dtype", None, _told_dtype())]
+
+
+def _told_dtype() -> str:
+    return f"{best_dtype(pick_device('auto'))} where a model takes what is best here"
 
 
 @contextmanager

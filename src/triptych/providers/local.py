@@ -13,9 +13,9 @@ from triptych import families
 from triptych.errors import InvalidField
 from triptych.families import elsewhere
 from triptych.media import image
-from triptych.providers import Price, drift, pictures
+from triptych.providers import Finding, Resolved, drift, pictures
 from triptych.providers.latents import Latents
-from triptych.types import Card, Event, Field, Request, Result, Ticket
+from triptych.types import Card, Event, Field, Price, Request, Ticket
 
 if TYPE_CHECKING:
     from triptych.providers.work import Bench
@@ -45,7 +45,6 @@ class Local:
         where encoded prompts and quantised weights are kept, if anywhere."""
         self._folder, self._cache = folder, cache
         self._drift = drift.Tables(measured)
-        self._warnings: dict[str, Sequence[str]] = {}  # by ticket: what is told with its result
         self._bench: Bench | None = None
         self._stops: dict[str, threading.Event] = {}
 
@@ -60,6 +59,24 @@ class Local:
         self._resolve(request)
         return Price()
 
+    def lacks(self, name: str) -> str:
+        """Its weights, where they are not on this machine yet."""
+        source = families.cards()[name].settings.get("source") if name in families.cards() else None
+        if source is None or families.fetched(source):
+            return ""
+        return f"needs its weights ({source}), which are fetched when it is first used"
+
+    async def check(self) -> Sequence[Finding]:
+        """The device, the memory, the weights that are here."""
+        from triptych.providers.device import findings
+
+        here = [name for name in families.cards() if not self.lacks(name)]
+        weights = Finding("weights", True, f"here: {', '.join(here)}", "others are fetched when first used")
+        return [*await asyncio.to_thread(findings), weights]
+
+    def gateway(self) -> bool:
+        return False
+
     def plan(self, request: Request) -> str:
         """What comes into memory when, as headers tell. Raises InvalidField, WeightsError."""
         from triptych.providers.device import pick_device, pick_dtype
@@ -70,44 +87,46 @@ class Local:
             return ""
         return families.planned(card, device, pick_dtype(resolved), resolved)
 
-    async def submit(self, request: Request) -> Ticket:
+    async def resolve(self, request: Request) -> Resolved:
         """Raises InvalidField, or FileProblem where an input is no picture."""
         resolved, warnings = await asyncio.to_thread(self._resolve, request)  # which may ask a hub
-        ticket = Ticket(self.name, resolved, secrets.token_hex(8))
-        if warnings:
-            self._warnings[ticket.remote_id] = warnings
-        return ticket
+        return Resolved(resolved, tuple(warnings))
+
+    async def submit(self, request: Request, key: str | None = None) -> Ticket:
+        """As `resolve`; one that is resolved stays as it is."""
+        return Ticket(self.name, (await self.resolve(request)).request, {"id": key or secrets.token_hex(8)})
+
+    def find(self, key: str, request: Request) -> Ticket | None:
+        """None: it costs nothing to begin anew."""
+        return None
 
     async def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
         """Runs what is left to do of the ticket. Raises TriptychError."""
         loop, events = asyncio.get_running_loop(), asyncio.Queue[Event | BaseException | None]()
-        stop = self._stops.setdefault(ticket.remote_id, threading.Event())
+        stop = self._stops.setdefault(ticket.handle["id"], threading.Event())
         worker = threading.Thread(target=self._work, args=(ticket, stop, loop, events), daemon=True)
         worker.start()
         try:
             while (event := await events.get()) is not None:
                 if isinstance(event, BaseException):
                     raise event
-                if isinstance(event, Result):
-                    event = replace(event, warnings=(*self._warnings.get(ticket.remote_id, ()), *event.warnings))
                 yield event
         finally:
             stop.set()
-            self._stops.pop(ticket.remote_id, None)
+            self._stops.pop(ticket.handle["id"], None)
 
     async def cancel(self, ticket: Ticket) -> None:
         """The worker looks after every step."""
-        self._stops.setdefault(ticket.remote_id, threading.Event()).set()
+        self._stops.setdefault(ticket.handle["id"], threading.Event()).set()
 
     def kept(self, ticket: Ticket) -> str:
         return self._latents(ticket).tell(ticket.request)
 
     async def forget(self, ticket: Ticket) -> None:
         self._latents(ticket).remove()
-        self._warnings.pop(ticket.remote_id, None)
 
     def _latents(self, ticket: Ticket) -> Latents:
-        return Latents(self._folder / ticket.remote_id)
+        return Latents(self._folder / ticket.handle["id"])
 
     def _work(
         self,

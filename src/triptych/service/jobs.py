@@ -7,20 +7,32 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, final
 
-from triptych.errors import FileProblem, GenerationError, TriptychError, UnknownName
+from triptych.errors import FileProblem, GenerationError, UnknownName
 from triptych.media import files
 from triptych.providers.recipe import describe, digest, inputs, restore
-from triptych.types import Artifact, Progress, Request, Result, Ticket
+from triptych.types import Artifact, Price, Progress, Request, Result, Ticket
 
 __all__ = ["Job", "State", "Store", "identity"]
 
-State = Literal["queued", "running", "done", "failed", "cancelled", "interrupted"]
-FORMAT = 1
-OVER = ("done", "failed", "cancelled", "interrupted")
+State = Literal[
+    "queued",
+    "sending",  # to a vendor, which may be paid for it from here on
+    "running",
+    "done",
+    "failed",
+    "moderated",  # a vendor's rules forbid it
+    "cancelled",
+    "expired",  # made, and no longer kept by the vendor
+    "needs_action",  # the vendor waits for the user
+    "in_doubt",  # sent, and nobody knows whether it was taken in
+    "interrupted",  # its process is gone
+]
+FORMAT = 2
+GOING = ("queued", "sending", "running")
 
 
 @final
@@ -36,14 +48,16 @@ class Job:
     seconds: float = 0.0  # of work
     progress: Progress = field(default_factory=lambda: Progress(0.0))
     result: Result | None = None
-    error: TriptychError | Exception | None = None
+    error: Exception | None = None
     kept: str = ""  # what a stopped job has left to go on from, in words
     ticket: Ticket | None = None
     process: str = ""  # the one that works on it, see `identity`
+    price: Price | None = None  # before it was sent; None: not known
+    warnings: tuple[str, ...] = ()  # of what the request did not say
 
     @property
     def over(self) -> bool:
-        return self.state in OVER
+        return self.state not in GOING
 
 
 @final
@@ -101,28 +115,46 @@ class Store:
         return self._jobs / id / "job.json"
 
     def _from_json(self, entry: dict[str, Any], path: Path) -> Job:
-        if entry["job"] != FORMAT:
-            raise ValueError(f"version {entry['job']!r}, this triptych reads {FORMAT}")
+        entry = _migrated(entry)
         found = {name: self.input(kept) for name, kept in entry["inputs"].items()}
         gone = [name for name, value in found.items() if value is None]
         if gone:
             raise FileProblem(f"{path}: the {' and the '.join(gone)} of this job is no longer in {self._inputs}.")
         brought = {name: value for name, value in found.items() if value is not None}
         request = restore(entry["request"], brought, str(path))
-        message = entry.get("error")
-        state = entry["state"]
+        message, ticket = entry.get("error"), entry["ticket"]
         return Job(
             id=entry["id"],
             request=request,
             provider=entry["provider"],
-            state="interrupted" if state in ("queued", "running") and not _alive(entry["process"]) else state,
+            state=_state(entry),
             created=entry["created"],
             seconds=entry["seconds"],
             progress=Progress(**entry["progress"]),
             error=GenerationError(message) if message else None,
-            ticket=Ticket(entry["provider"], request, entry["ticket"]) if entry["ticket"] is not None else None,
+            ticket=None if ticket is None else Ticket(entry["provider"], request, ticket["handle"], ticket["state"]),
             process=entry["process"],
+            price=None if entry["price"] is None else Price(**entry["price"]),
+            warnings=tuple(entry["told"]),
         )
+
+
+def _migrated(entry: dict[str, Any]) -> dict[str, Any]:
+    """What an older triptych wrote, as this one does. Raises ValueError of a version that it does not know."""
+    if entry["job"] == 1:  # tickets were a name, and there was nothing to pay
+        ticket = None if entry["ticket"] is None else {"handle": {"id": entry["ticket"]}, "state": "queued"}
+        return {**entry, "job": FORMAT, "ticket": ticket, "price": {"most": 0.0}, "told": []}
+    if entry["job"] != FORMAT:
+        raise ValueError(f"version {entry['job']!r}, this triptych reads up to {FORMAT}")
+    return entry
+
+
+def _state(entry: dict[str, Any]) -> State:
+    """The state as it was written, or what became of it since its process is gone."""
+    state: State = entry["state"]
+    if state not in GOING or _alive(entry["process"]):
+        return state
+    return "in_doubt" if state == "sending" else "interrupted"
 
 
 def _to_json(job: Job) -> dict[str, Any]:
@@ -135,7 +167,7 @@ def _to_json(job: Job) -> dict[str, Any]:
         "created": job.created,
         "seconds": round(job.seconds, 3),
         "provider": job.provider,
-        "ticket": job.ticket.remote_id if job.ticket else None,
+        "ticket": {"handle": dict(job.ticket.handle), "state": job.ticket.state} if job.ticket else None,
         "process": job.process,
         "request": describe(job.request),
         "inputs": inputs(job.request),
@@ -144,6 +176,8 @@ def _to_json(job: Job) -> dict[str, Any]:
         "recipe": dict(result.recipe) if result else None,
         "cost": result.cost if result else None,
         "warnings": list(result.warnings) if result else [],
+        "price": asdict(job.price) if job.price is not None else None,
+        "told": list(job.warnings),
     }
 
 

@@ -102,6 +102,15 @@ def look(listing: Listing) -> Bundle:
     return Bundle(root / (pinned.file or ""), sets, {"": {}, **configs})
 
 
+def held(reference: Reference) -> bool:
+    """Whether weights of it lie in the cache, told without the network; whether all do, only a listing tells."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    folder = Path(HF_HUB_CACHE) / f"models--{reference.repository.replace('/', '--')}" / "snapshots"
+    wanted = [reference.file] if reference.file else [f"**/*{suffix}" for suffix in WEIGHTS]
+    return any(True for pattern in wanted for _ in folder.glob(f"*/{pattern}"))
+
+
 def complete(listing: Listing) -> bool:
     """Whether all of it lies in the cache."""
     return all(_cached(listing.pinned, name) is not None for name in listing.files)

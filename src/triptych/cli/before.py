@@ -1,0 +1,44 @@
+"""What is said before anything is made: what it costs, which model was chosen, what stands in for one that is gone."""
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from triptych.types import Medium, Request
+
+if TYPE_CHECKING:
+    from triptych.service import Service
+
+__all__ = ["chosen", "followed", "foretold"]
+
+
+def foretold(service: "Service", request: Request, as_json: bool) -> None:
+    """Prints what a request would cost, and takes of this machine. Raises RequestError where it cannot be."""
+    price, plan = service.price(request), service.plan(request)
+    if as_json:
+        told = {"least": price.most if price.least is None else price.least, "most": price.most, "exact": price.exact}
+        typer.echo(json.dumps({"model": request.model, "price": {**told, "why": price.why}, "plan": plan}))
+        return
+    typer.echo(f"{request.model}: {price if price.most else 'free, on this machine'}")
+    if plan:
+        typer.echo(plan)
+
+
+def followed(service: "Service", model: str, as_json: bool) -> str:
+    """The name of what takes the place of a model that is gone; its own where it is not."""
+    card = service.roster.successor(model)
+    if not as_json and card.name != model:
+        typer.echo(f"{model}: taking {card.name}", err=True)
+    return card.name
+
+
+def chosen(service: "Service", prompt: str, medium: Medium | None, said: Mapping[str, Any], as_json: bool) -> str:
+    """The name of the model that the catalogue chooses for a prompt, among those that can be asked now."""
+    from triptych.catalogue.choose import auto
+
+    line = auto(prompt, medium, said, service.usable)
+    if not as_json:
+        typer.echo(f"{line.entry.name}: {'; '.join(line.reasons)}", err=True)
+    return line.entry.name

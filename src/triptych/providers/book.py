@@ -1,0 +1,145 @@
+"""A ticket's book: what was sent to a vendor, what it answered and what was fetched, one folder a ticket.
+
+It is written before a paid request is sent and again the moment that it is answered, so that whatever happens to this
+process, what was paid for is found again.
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, final
+
+from triptych.errors import FileProblem
+from triptych.media import files
+from triptych.providers.vendor import Answer, Data, Link
+from triptych.types import Request, TicketState
+
+__all__ = ["Book", "Leaf", "Sent"]
+
+FORMAT = 1
+NOTHING: Mapping[str, str] = MappingProxyType({})
+OVER = ("succeeded", "failed", "moderated", "cancelled", "expired")
+Sent = Literal["no", "sending", "yes", "doubt"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Leaf:
+    """One request to the vendor. first, count: which samples of the whole it makes. links: results not fetched yet,
+    each with whether the key is wanted there; files: those that are here."""
+
+    first: int
+    count: int
+    sent: Sent = "no"
+    state: TicketState = "queued"
+    handle: Mapping[str, Any] = field(default_factory=dict)
+    links: tuple[tuple[str, bool], ...] = ()
+    files: tuple[str, ...] = ()
+    fraction: float | None = None
+    status: str = ""
+    reason: str = ""
+    kind: str = ""  # of the error that ended it
+    cost: float | None = None
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def over(self) -> bool:
+        """Nothing more is to be asked: it failed, or all that it made is here."""
+        return self.state in OVER and not (self.state == "succeeded" and self.links)
+
+    @property
+    def made(self) -> bool:
+        return self.state == "succeeded" and bool(self.files) and not self.links
+
+
+@final
+class Book:
+    """The leaves of one ticket. about: what is wanted of its card later, which a host need not be asked for again."""
+
+    def __init__(
+        self, folder: Path, model: str, leaves: tuple[Leaf, ...] = (), about: Mapping[str, str] = NOTHING
+    ) -> None:
+        self.folder, self.model, self.leaves, self.about = folder, model, leaves, about
+
+    @classmethod
+    def begun(cls, folder: Path, request: Request, batch: int, about: Mapping[str, str]) -> "Book":
+        """A new one, its samples dealt out; written down. Raises FileProblem."""
+        dealt = [Leaf(first, min(batch, request.count - first)) for first in range(0, request.count, batch)]
+        book = cls(folder, request.model, tuple(dealt), about)
+        book.save()
+        return book
+
+    @classmethod
+    def opened(cls, folder: Path) -> "Book | None":
+        """The one in a folder, if there is one. Raises FileProblem where it cannot be read."""
+        path = folder / "ticket.json"
+        if not path.is_file():
+            return None
+        try:
+            told = json.loads(files.read(path))
+            if told["ticket"] != FORMAT:
+                raise ValueError(f"version {told['ticket']!r}, this triptych reads {FORMAT}")
+            return cls(folder, told["model"], tuple(_leaf(entry) for entry in told["leaves"]), told["about"])
+        except (ValueError, KeyError, TypeError) as problem:
+            raise FileProblem(f"{path}: this ticket cannot be read: {problem!r}.") from problem
+
+    def save(self) -> None:
+        """Raises FileProblem."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise FileProblem(f"cannot make the folder {self.folder}: {problem.strerror}.") from problem
+        leaves = [asdict(leaf) for leaf in self.leaves]
+        told = {"ticket": FORMAT, "model": self.model, "about": dict(self.about), "leaves": leaves}
+        files.write(self.folder / "ticket.json", json.dumps(told, indent=1).encode())
+
+    def put(self, number: int, **changes: Any) -> Leaf:
+        """Changes one leaf, and writes all down."""
+        leaf = replace(self.leaves[number], **changes)
+        self.leaves = (*self.leaves[:number], leaf, *self.leaves[number + 1 :])
+        self.save()
+        return leaf
+
+    def take(self, number: int, answer: Answer) -> Leaf:
+        """What was answered: results that came along are files before anything else happens."""
+        leaf, names, links = self.leaves[number], list[str](), list[tuple[str, bool]]()
+        for place, asset in enumerate(answer.assets):
+            if isinstance(asset, Data):
+                name = self.name(leaf, place)
+                files.write(self.folder / name, asset.data)
+                names.append(name)
+            elif isinstance(asset, Link):
+                links.append((asset.url, asset.keyed))
+        held = (self.folder / self.name(leaf, place) for place in range(len(links)))
+        links = [link for link, path in zip(links, held, strict=True) if not path.exists()]
+        return self.put(
+            number,
+            sent="yes",
+            state=answer.state,
+            handle=dict(answer.handle) or leaf.handle,
+            links=tuple(links),
+            files=tuple(names) or leaf.files,
+            fraction=answer.fraction,
+            status=answer.status,
+            reason=answer.reason,
+            cost=leaf.cost if answer.cost is None else answer.cost,
+            told={**leaf.told, **answer.told},
+        )
+
+    def name(self, leaf: Leaf, place: int) -> str:
+        """What a result's file is called here."""
+        return f"{leaf.first:03}-{place}"
+
+    def remove(self) -> None:
+        """What was kept goes."""
+        with suppress(OSError):
+            shutil.rmtree(self.folder)
+
+
+def _leaf(entry: dict[str, Any]) -> Leaf:
+    links = tuple((url, keyed) for url, keyed in entry.pop("links"))
+    return Leaf(**{**entry, "links": links, "files": tuple(entry["files"])})

@@ -1,0 +1,87 @@
+"""What came of a ticket: its files as artifacts with the recipe inside, what it cost, or why there is nothing."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from triptych.errors import (
+    BadAnswer,
+    Cancelled,
+    Expired,
+    FileProblem,
+    InDoubt,
+    PriceUnknown,
+    ProviderError,
+    Refused,
+    TriptychError,
+    Unreachable,
+)
+from triptych.media import files, tagged
+from triptych.providers import tables
+from triptych.providers.book import Book, Leaf
+from triptych.providers.recipe import recipe
+from triptych.types import Artifact, Card, Price, Request, Result
+
+__all__ = ["result"]
+
+
+def result(vendor: str, card: Card, request: Request, book: Book, price: Callable[[Request], Price]) -> Result:
+    """What all leaves made. Raises what ended them where there is nothing, BadAnswer where it is no such medium."""
+    made = [leaf for leaf in book.leaves if leaf.made]
+    if not made:
+        raise _ended(book.leaves[0], tables.spec(vendor).title)
+    warnings = [f"{leaf.count} of {request.count} failed: {leaf.reason}" for leaf in book.leaves if not leaf.made]
+    fewer = [leaf for leaf in made if len(leaf.files) < leaf.count]
+    warnings += [f"{len(leaf.files)} of {leaf.count} came{f': {leaf.reason}' if leaf.reason else ''}" for leaf in fewer]
+    told = _recipe(vendor, card, request, made)
+    artifacts = []
+    for leaf in made:
+        for place, name in enumerate(leaf.files):
+            one = {**told, "index": leaf.first + place} if request.count > 1 else told
+            artifacts.append(_artifact(book.folder / name, card, one))
+    cost, source = _cost(made, request, price)
+    return Result(tuple(artifacts), told, cost, tuple(warnings), source)
+
+
+def _recipe(vendor: str, card: Card, request: Request, made: list[Leaf]) -> dict[str, Any]:
+    known = tables.entry(card)
+    model = {"name": card.name, "provider": vendor, "license": card.license}
+    model |= {"id": known.id or known.name} if known else {}
+    said = [dict(leaf.told) for leaf in made if leaf.told]
+    return recipe(request, model, {"told": said} if said else {})
+
+
+def _cost(
+    made: list[Leaf], request: Request, price: Callable[[Request], Price]
+) -> tuple[float, Literal["usage", "list", ""]]:
+    """What the answers say it cost, else what the list says of as many as were made."""
+    if all(leaf.cost is not None for leaf in made):
+        return sum(leaf.cost or 0.0 for leaf in made), "usage"
+    try:
+        return price(replace(request, count=sum(min(leaf.count, len(leaf.files)) for leaf in made))).most, "list"
+    except PriceUnknown:
+        return 0.0, ""
+
+
+def _ended(leaf: Leaf, title: str) -> TriptychError:
+    """The error of a leaf that made nothing."""
+    reason = leaf.reason or leaf.status
+    match leaf.state:
+        case "moderated":
+            return Refused(f"{title} refuses it by its rules: {reason or 'it gives no reason'}.")
+        case "cancelled":
+            return Cancelled(f"{title} stopped it: {reason or 'it gives no reason'}.")
+        case "succeeded":
+            return BadAnswer(f"{title} says that it is done, and gave nothing.")
+    kind = {"InDoubt": InDoubt, "Expired": Expired, "Unreachable": Unreachable}.get(leaf.kind, ProviderError)
+    return kind(reason if leaf.kind else f"{title} failed: {reason or 'it gives no reason'}.")
+
+
+def _artifact(path: Path, card: Card, told: Mapping[str, Any]) -> Artifact:
+    """A fetched file with the recipe inside. Raises BadAnswer where it is no such medium; the file stays."""
+
+    try:
+        return tagged.tagged(tagged.checked(files.read(path), "the result", card.media), told)
+    except FileProblem as problem:
+        raise BadAnswer(f"{problem} It is kept as {path}.") from None
