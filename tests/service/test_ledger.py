@@ -488,6 +488,8 @@ def some(kept, clock):
             "list": lambda job: kept.settle(job, 0.2, "list"),
         }.get(end, lambda job: None)(job)
     kept.record(Call("g", "local", "sd15"), 0.004, "electricity", 48.0)
+    reserve(kept, "h", 0.1, model="lynx")
+    kept.release("h")
 
 
 def test_sums_by_model_project_provider_and_day(kept, clock, zone):

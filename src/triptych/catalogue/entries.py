@@ -142,6 +142,7 @@ class Entry:
     strengths: tuple[str, ...] = ()  # in words
     weaknesses: tuple[str, ...] = ()
     abilities: tuple[str, ...] = ()  # of ABILITIES
+    requires: tuple[str, ...] = ()  # inputs without which it makes nothing of use: init, reference, control
     good_at: Mapping[str, int] = field(default_factory=dict)  # subject: 1 (can) to 5 (one of the best)
     seconds: tuple[float, float] | None = None  # that one takes, as a rule
     largest: tuple[int, int] | None = None  # pixels, width and height of its area

@@ -8,7 +8,7 @@ from triptych.catalogue.entries import PACKAGE, Entry, entries
 from triptych.catalogue.pricing import shown
 from triptych.errors import Gone
 
-__all__ = ["alive", "refuse", "stale", "successors", "warning"]
+__all__ = ["alive", "refuse", "stale", "successors", "warning", "why"]
 
 MOST = 3  # successors in a sentence
 DAYS = 60  # after which facts are old
@@ -28,7 +28,7 @@ def refuse(entry: Entry, today: date, price: Callable[[Entry], str] = priced) ->
     """Raises Gone where nobody can be asked for it, with what there is in its place; price: what a successor costs."""
     if alive(entry, today):
         return
-    told = [f"{entry.title} {_why(entry, today)}."]
+    told = [f"{entry.title} {why(entry, today)}."]
     if entry.lifecycle.note:
         told.append(entry.lifecycle.note)
     closest = [f"{one.name} ({price(one)})" for one in successors(entry, today)[:MOST]]
@@ -77,7 +77,8 @@ def stale(entry: Entry, today: date, days: int = DAYS) -> str:
     )
 
 
-def _why(entry: Entry, today: date) -> str:
+def why(entry: Entry, today: date) -> str:
+    """Why it is not alive, as the rest of a sentence about it."""
     match entry.lifecycle.state_on(today):
         case "shut_down":
             return f"was shut down on {entry.lifecycle.ends}" if entry.lifecycle.ends else "was shut down"

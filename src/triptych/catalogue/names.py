@@ -23,7 +23,7 @@ def key(name: str) -> str:
 
 
 def found(name: str, known: Mapping[str, Entry] | None = None) -> Entry:
-    """The entry that a name means: as it is written, else however it is written, a name before an id before an alias.
+    """The entry that a name means: as it is written, else however it is: a name, an alias, a title, a vendor's id.
 
     known: by name; the whole catalogue unless given. Raises UnknownName with the nearest names.
     """
@@ -48,7 +48,7 @@ def meant(name: str) -> Entry | None:
 def _spoken(known: Mapping[str, Entry]) -> dict[str, Entry]:
     """Every key that means something; what comes later does not take a key away."""
     told: dict[str, Entry] = {}
-    for said in (_names, _ids, _aliases):
+    for said in (_names, _aliases, _titles, _ids):
         for entry in known.values():
             for text in said(entry):
                 told.setdefault(key(text), entry)
@@ -65,5 +65,8 @@ def _ids(entry: Entry) -> Iterator[str]:
 
 
 def _aliases(entry: Entry) -> Iterator[str]:
-    yield entry.title
     yield from entry.aliases
+
+
+def _titles(entry: Entry) -> Iterator[str]:
+    yield entry.title

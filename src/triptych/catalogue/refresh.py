@@ -57,7 +57,8 @@ class Change:
             case "ends":
                 return f"{self.model}: shut down on {self.now} ({self.before or 'no date'} before)"
             case _:
-                return f"{self.model}: {self.what.replace('_', ' ')} {self.now} ({self.before} before)"
+                figure = self.what.replace("_", " ").replace("@", ", ")
+                return f"{self.model}: {figure} {self.now} ({self.before} before)"
 
 
 def models(vendor: str, answers: Sequence[Mapping[str, Any]]) -> dict[str, date | None]:

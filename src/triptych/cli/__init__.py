@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from triptych.cli import again, calibrate, costs, doctor, grid, inspect, look, make, models, resume, train
+from triptych.cli import again, calibrate, choose, costs, doctor, grid, inspect, look, make, models, resume, train
 from triptych.errors import Cancelled, TriptychError
 
 __all__ = ["app", "run"]
@@ -27,6 +27,7 @@ COMMANDS = (
     make.make,
     grid.grid,
     models.models,
+    choose.choose,
     again.again,
     look.show,
     inspect.inspect,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from triptych.types import Medium, Request
+from triptych.types import Card, Medium, Request
 
 if TYPE_CHECKING:
     from triptych.service import Service
@@ -36,9 +36,30 @@ def followed(service: "Service", model: str, as_json: bool) -> str:
 
 def chosen(service: "Service", prompt: str, medium: Medium | None, said: Mapping[str, Any], as_json: bool) -> str:
     """The name of the model that the catalogue chooses for a prompt, among those that can be asked now."""
-    from triptych.catalogue.choose import auto
+    from triptych.catalogue.choose import Wish, auto
 
-    line = auto(prompt, medium, said, service.usable)
+    given = {name: value for name, value in said.items() if value is not None}
+    wish = Wish(
+        prompt,
+        kind=medium,
+        size=(given["width"], given["height"]) if "width" in given else None,
+        duration=given.get("duration"),
+        count=given.get("count", 1),
+        inputs=tuple(name for name in ("init", "last_frame") if name in given),
+    )
+    cards = service.cards()
+
+    def lacking(name: str) -> str:
+        return service.usable(name) or (_refused(cards[name], given) if name in cards else "")
+
+    line = auto(wish, lambda entry: lacking(entry.name))
     if not as_json:
         typer.echo(f"{line.entry.name}: {'; '.join(line.reasons)}", err=True)
     return line.entry.name
+
+
+def _refused(card: Card, given: Mapping[str, Any]) -> str:
+    """What of a request the model does not take; "" where it takes it all."""
+    taken = {*card.fields, *(axis.name for axis in card.axes)}
+    names = [name.replace("_", "-") for name in given if name not in taken]
+    return f"does not take {', '.join(names)}" if names else ""

@@ -26,10 +26,10 @@ def doctor(as_json: Json = False) -> None:
     found = client.portal().call(service.roster.check())
     here = {"settings": str(chosen.settings.path), "data": str(chosen.data), "cache": str(chosen.cache)}
     if as_json:
-        told = {
+        systems = {
             name: {"usable": _usable(rows), "findings": [_told(row) for row in rows]} for name, rows in found.items()
         }
-        typer.echo(json.dumps({"systems": told, **here}))
+        typer.echo(json.dumps({"systems": systems, **here}))
         return
     _table(found)
     for name, place in here.items():

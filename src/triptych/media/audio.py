@@ -88,7 +88,7 @@ def encode(sound: Sound, mime: str, recipe: Mapping[str, Any]) -> bytes:
 def decode(data: bytes, where: str = "the file", rate: int | None = None, channels: int | None = None) -> Sound:
     """The sound in a file, resampled and mixed where that is asked for. Raises FileProblem."""
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             if not container.streams.audio:
                 raise FileProblem(f"{where} has no sound in it.")
             stream = container.streams.audio[0]
@@ -109,7 +109,7 @@ def decode(data: bytes, where: str = "the file", rate: int | None = None, channe
 def heard(data: bytes, where: str = "the file") -> Sound | None:
     """The sound in a clip, mixed to two channels where it has more; None where it has none. Raises FileProblem."""
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             streams = container.streams.audio
             channels = streams[0].channels if streams else 0
     except (av.FFmpegError, ValueError) as problem:

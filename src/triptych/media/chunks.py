@@ -1,7 +1,7 @@
 """How files are laid out: the parts that a file consists of, one after another, without decoding any.
 
-Every walker goes to the end that the format itself defines (IEND, EOI, the trailer of a GIF, the sizes of RIFF, boxes
-and EBML, the last page of Ogg) and raises Cut where the file ends before it.
+Every walker goes to the end that the format itself defines (IEND, EOI, the trailer of a GIF, the sizes of RIFF and
+boxes, the last page of Ogg) and raises Cut where the file ends before it.
 """
 
 import re
@@ -14,7 +14,6 @@ __all__ = [
     "Cut",
     "Part",
     "boxes",
-    "ebml",
     "flac",
     "gif",
     "id3",
@@ -25,12 +24,12 @@ __all__ = [
     "ogg_crc",
     "png",
     "riff",
+    "within",
 ]
 
 MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")  # within a scan of JPEG: all that is no data
 UNKNOWN = 0x7FFF0000  # from here on a size of RIFF is a promise of somebody who did not know it yet
 OLD = 128  # bytes of ID3v1, the tag at the end of MP3
-SEGMENT, CLUSTER = 0x18538067, 0x1F43B675
 RATES = {  # kbit/s of MPEG audio by (version 1, layer) and the index in its header
     (True, 1): (32, 64, 96, 128, 160, 192, 224, 256, 288, 320, 352, 384, 416, 448),
     (True, 2): (32, 48, 56, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384),
@@ -71,7 +70,7 @@ def png(data: bytes) -> list[Part]:
     at = 8
     while not found or found[-1].name != b"IEND":
         end = at + 12 + number(data, at, 4)
-        part = Part(data[at + 4 : at + 8], at, at + 8, _within(data, end, "chunk"))
+        part = Part(data[at + 4 : at + 8], at, at + 8, within(data, end, "chunk"))
         if zlib.crc32(data[at + 4 : end - 4]) != number(data, end - 4, 4):
             raise Cut(f"the checksum of its chunk {part.name!r} is wrong")
         found.append(part)
@@ -94,7 +93,7 @@ def jpeg(data: bytes) -> list[Part]:
             if data[at + 2 : at + 5] == b"\xff\xd8\xff":
                 jpeg(data[at + 2 :])
             return [*found, Part(name, at, at + 2, at + 2)]
-        end = _within(data, at + 2 + number(data, at + 2, 2), "segment")
+        end = within(data, at + 2 + number(data, at + 2, 2), "segment")
         if name == b"\xda":
             following = MARKER.search(data, end)
             if following is None:
@@ -116,7 +115,7 @@ def riff(data: bytes) -> list[Part]:
         name, size = data[at : at + 4], number(data, at + 4, 4, "little")
         if name == b"data" and (size >= UNKNOWN or (streamed and size == 0)):
             return [*found, Part(name, at, at + 8, len(data))]
-        _within(data, at + 8 + size, "chunk")
+        within(data, at + 8 + size, "chunk")
         found.append(Part(name, at, at + 8, min(at + 8 + size + size % 2, len(data))))
         at = found[-1].end
     return found
@@ -159,19 +158,6 @@ def boxes(data: bytes, start: int = 0, end: int | None = None) -> list[Part]:
     return found
 
 
-def ebml(data: bytes) -> None:
-    """Goes through a Matroska or WebM file, whose segment and clusters may be of unknown size. Raises Cut."""
-    at = 0
-    while at < len(data):
-        name, body = _vint(data, at, kept=True)
-        size, body = _vint(data, body, kept=False)
-        if size is not None:
-            _within(data, body + size, "segment" if name == SEGMENT else "element")
-        elif name not in (SEGMENT, CLUSTER):
-            raise Cut(f"its element {name or 0:x} has no size")
-        at = body if name in (SEGMENT, CLUSTER) else body + (size or 0)
-
-
 def ogg(data: bytes) -> list[Part]:
     """The pages, named by the number of their stream; each stream must come to its end. Raises Cut."""
     found: list[Part] = []
@@ -181,7 +167,7 @@ def ogg(data: bytes) -> list[Part]:
         if data[at : at + 4] != b"OggS":
             raise Cut(f"no page at byte {at}")
         body = at + 27 + number(data, at + 26, 1)
-        end = _within(data, _within(data, body, "page") + sum(data[at + 27 : body]), "page")
+        end = within(data, within(data, body, "page") + sum(data[at + 27 : body]), "page")
         name, count = data[at + 14 : at + 18], number(data, at + 18, 4, "little")
         if ogg_crc(data[at : at + 22] + bytes(4) + data[at + 26 : end]) != number(data, at + 22, 4, "little"):
             raise Cut(f"the checksum of its page at byte {at} is wrong")
@@ -212,7 +198,7 @@ def flac(data: bytes) -> list[Part]:
     at, over = at + 4, False
     while not over:
         kind = number(data, at, 1)
-        end = _within(data, at + 4 + number(data, at + 1, 3), "block")
+        end = within(data, at + 4 + number(data, at + 1, 3), "block")
         found.append(Part(bytes([kind & 127]), at, at + 4, end))
         at, over = end, kind >= 128
     return found
@@ -223,7 +209,7 @@ def id3(data: bytes) -> int:
     at = 0
     while data[at : at + 3] == b"ID3":
         size = sum(number(data, at + 6 + place, 1) << 7 * (3 - place) for place in range(4))
-        at = _within(data, at + 10 + size + (10 if data[at + 5] & 16 else 0), "tag")
+        at = within(data, at + 10 + size + (10 if data[at + 5] & 16 else 0), "tag")
     return at
 
 
@@ -247,7 +233,7 @@ def _frames(data: bytes, at: int) -> Iterator[Part]:
     """The frames from there on, until something begins that is none, such as tags."""
     at += len(data) - at - len(data[at:].lstrip(b"\0"))  # what fills up a tag
     while data[at : at + 1] == b"\xff" and (size := _frame(number(data, at, 4))):
-        yield Part(b"frame", at, at + 4, _within(data, at + size, "frame"))
+        yield Part(b"frame", at, at + 4, within(data, at + size, "frame"))
         at += size
     if data[at:] and len(data) < at + OLD and b"TAG".startswith(data[at : at + 3]):
         raise Cut("its tag at the end is not whole")
@@ -266,23 +252,11 @@ def _frame(head: int) -> int | None:
     return (72 if layer == 3 and version != 3 else 144) * bits // clock + padding
 
 
-def _vint(data: bytes, at: int, *, kept: bool) -> tuple[int | None, int]:
-    """A number of EBML and where it ends; kept: whether its length is part of it; None stands for an unknown size."""
-    first = number(data, at, 1)
-    length = 9 - first.bit_length()
-    if length > 8:
-        raise Cut(f"no element at byte {at}")
-    value, full = number(data, at, length), (1 << 7 * length) - 1
-    if kept:
-        return value, at + length
-    return (None if value & full == full else value & full), at + length
-
-
 def _palette(flags: int) -> int:
     return 3 << (flags & 7) + 1 if flags & 128 else 0
 
 
-def _within(data: bytes, end: int, what: str) -> int:
+def within(data: bytes, end: int, what: str) -> int:
     """`end`, which lies in the file. Raises Cut."""
     if end > len(data):
         raise Cut(f"its {what} should go on to byte {end}; it ends at byte {len(data)}")

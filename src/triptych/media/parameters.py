@@ -46,7 +46,7 @@ def _values(recipe: Mapping[str, Any]) -> dict[str, Any]:
     request = recipe["request"]
     sampler, spacing = request.get("sampler"), request.get("spacing")
     width, height = request.get("width"), request.get("height")
-    hashes = list(recipe["model"]["weights"].values())
+    hashes = list(recipe["model"].get("weights", {}).values())
     return {
         "Steps": request.get("steps"),
         "Sampler": SAMPLERS.get(sampler, sampler),

@@ -18,6 +18,7 @@ from triptych.media import exif, tags
 from triptych.media import recipe as recipes
 from triptych.media.chunks import Cut, Part, gif, jpeg, number, png, riff
 from triptych.media.image import quiet
+from triptych.media.matroska import in_matroska
 from triptych.media.whole import checked
 from triptych.types import Artifact
 
@@ -114,10 +115,10 @@ WRITERS: Mapping[str, Writer] = {
     "video/mp4": tags.in_boxes,
     "video/quicktime": tags.in_boxes,
     "audio/mp4": tags.in_boxes,
-    "video/webm": tags.in_matroska,
-    "audio/webm": tags.in_matroska,
-    "video/x-matroska": tags.in_matroska,
-    "audio/x-matroska": tags.in_matroska,
+    "video/webm": in_matroska,
+    "audio/webm": in_matroska,
+    "video/x-matroska": in_matroska,
+    "audio/x-matroska": in_matroska,
     "audio/mpeg": tags.in_mp3,
     "audio/wav": tags.in_wav,
     "audio/flac": tags.in_flac,

@@ -1,26 +1,29 @@
 """A recipe written into a clip or a sound that exists, by changing its tags alone: no stream is encoded again.
 
 MP4 and QuickTime: a box of their own at the end, so that nothing moves. MP3: a frame of ID3v2. WAV: a LIST or ID3 chunk
-before the samples. FLAC and Ogg: an entry of the Vorbis comments. Matroska and WebM: their packets in a new container.
+before the samples. FLAC and Ogg: an entry of the Vorbis comments. Matroska is in a module of its own.
 """
 
-import io
 import struct
 from collections.abc import Mapping
 from typing import Any
 
-import av
-
-from triptych.errors import FileProblem
 from triptych.media.chunks import Cut, Part, boxes, flac, number, ogg, ogg_crc, riff
 from triptych.media.recipe import KEY, MARK, to_text
 from triptych.media.video import metadata
 
-__all__ = ["in_boxes", "in_flac", "in_matroska", "in_mp3", "in_ogg", "in_wav"]
+__all__ = ["in_boxes", "in_flac", "in_mp3", "in_ogg", "in_wav"]
 
 OURS = MARK.encode()
 COMMENT = "comment"
 NO_TAG, FOOTER = b"ID3\3" + bytes(6), 16  # of ID3v2: an empty one, and the flag of one that ends as it begins
+OLD = (  # of ID3v1: frame, what it begins with, and where its text is
+    (b"TIT2", b"\0", 3, 33),
+    (b"TPE1", b"\0", 33, 63),
+    (b"TALB", b"\0", 63, 93),
+    (b"TYER", b"\0", 93, 97),
+    (b"COMM", b"\0eng\0", 97, 125),
+)
 LAST, COMMENTS = 128, b"\x04"  # of FLAC's blocks: the flag of the last one, and the kind
 OGG_COMMENTS = {b"\x03vorbis": 7, b"OpusTags": 8, b"\x84": 4, b"\x04": 4, b"\x81theora": 7}  # and where they begin
 NO_END = b"\xff" * 8  # the time of a page on which no packet ends
@@ -44,7 +47,7 @@ def in_boxes(data: bytes, recipe: Mapping[str, Any]) -> bytes:
 def in_mp3(data: bytes, recipe: Mapping[str, Any]) -> bytes:
     """In the first ID3v2 tag, which is made where there is none."""
     end = 10 + _syncsafe(data, 6) + (10 if data[5] & FOOTER else 0) if data[:3] == b"ID3" else 0
-    return _framed(data[:end] or NO_TAG, _key(data), to_text(recipe)) + data[end:]
+    return _framed(data[:end] or _renewed(data[-128:]), _key(data), to_text(recipe)) + data[end:]
 
 
 def in_wav(data: bytes, recipe: Mapping[str, Any]) -> bytes:
@@ -99,27 +102,6 @@ def in_ogg(data: bytes, recipe: Mapping[str, Any]) -> bytes:
     raise Cut("no stream of it has comments")
 
 
-def in_matroska(data: bytes, recipe: Mapping[str, Any]) -> bytes:
-    """Every packet as it is, in a new container with one more tag."""
-    out = io.BytesIO()
-    kind = "webm" if b"webm" in data[:64] else "matroska"
-    try:
-        with av.open(io.BytesIO(data), "r") as old, av.open(out, "w", format=kind) as new:
-            new.metadata.update({**old.metadata, KEY: to_text(recipe)})
-            streams = [stream for stream in old.streams if stream.type in ("video", "audio", "subtitle")]
-            copies = {stream.index: new.add_stream_from_template(stream) for stream in streams}
-            for stream in streams:
-                copies[stream.index].metadata.update(stream.metadata)
-            new.set_chapters(old.chapters())
-            for packet in old.demux(streams):
-                if packet.size:
-                    packet.stream = copies[packet.stream.index]
-                    new.mux(packet)
-    except (av.FFmpegError, ValueError) as problem:
-        raise FileProblem(f"its packets cannot be put into a new container: {problem}.") from problem
-    return out.getvalue()
-
-
 def _key(data: bytes) -> str:
     """The tag for the recipe: the comment, unless it is somebody else's."""
     told = metadata(data).get(COMMENT, "")
@@ -146,6 +128,15 @@ def _framed(tag: bytes, key: str, text: str) -> bytes:
     body = tag[10:at] + frame + kept
     head = tag[3:6] + _synced(len(body))
     return b"ID3" + head + body + (b"3DI" + head if flags & FOOTER else b"")
+
+
+def _renewed(old: bytes) -> bytes:
+    """A new tag of ID3v2 that says what ID3v1 at the end says, which nobody reads any more where there is another."""
+    found = b""
+    for name, begin, start, end in OLD if old[:3] == b"TAG" else ():
+        text = old[start:end].partition(b"\0")[0].rstrip()
+        found += name + _long(len(begin + text), 4) + bytes(2) + begin + text if text else b""
+    return b"ID3\3\0\0" + _synced(len(found)) + found
 
 
 def _frames(frames: bytes, version: int) -> list[Part]:

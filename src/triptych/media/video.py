@@ -109,7 +109,7 @@ def decode(data: bytes, where: str = "the file") -> Clip:
             raise FileProblem(f"{where} is a damaged or truncated clip: {problem}.") from problem
         return Clip(numpy.stack(frames), 1000 / (image.info.get("duration") or 100))
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             if not container.streams.video:
                 raise FileProblem(f"{where} has no pictures in it.")
             stream = container.streams.video[0]
@@ -127,7 +127,7 @@ def decode(data: bytes, where: str = "the file") -> Clip:
 def metadata(data: bytes, where: str = "the file") -> dict[str, str]:
     """What a container of clips or sounds says of itself, by keys in lower case. Raises FileProblem."""
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             found = dict(container.metadata)
             for stream in container.streams:  # where Ogg keeps its comments
                 found |= stream.metadata
@@ -139,7 +139,7 @@ def metadata(data: bytes, where: str = "the file") -> dict[str, str]:
 def kind(data: bytes, where: str = "the file") -> str:
     """The mime type of a clip or a sound, by its container and what streams it has. Raises FileProblem."""
     try:
-        with av.open(io.BytesIO(data), "r") as container:
+        with av.open(io.BytesIO(data), "r", metadata_errors="replace") as container:
             names = container.format.name.split(",")
             moving = any(not cover(stream) for stream in container.streams.video)
     except (av.FFmpegError, ValueError) as problem:

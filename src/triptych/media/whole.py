@@ -19,7 +19,8 @@ from PIL import ImageSequence
 from triptych import media
 from triptych.errors import FileProblem
 from triptych.media import image
-from triptych.media.chunks import Cut, boxes, ebml, flac, gif, jpeg, mp3, number, ogg, png, riff
+from triptych.media.chunks import Cut, boxes, flac, gif, jpeg, mp3, number, ogg, png, riff
+from triptych.media.matroska import ebml
 from triptych.media.video import cover
 from triptych.types import EMPTY, Artifact, Medium
 
@@ -104,7 +105,8 @@ def _played(found: Artifact, where: str, medium: Medium) -> None:
     if kind != medium:
         raise FileProblem(f"{where} is no {medium} but {found.mime}.")
     try:
-        with av.open(io.BytesIO(found.data), "r", options={"ignore_editlist": "1"}) as container:
+        options = {"ignore_editlist": "1"}  # what is cut out of the film is in the file all the same
+        with av.open(io.BytesIO(found.data), "r", options=options, metadata_errors="replace") as container:
             _read(container, found, where)
     except (av.FFmpegError, ValueError, OverflowError) as problem:
         raise FileProblem(f"{where} ({found.mime}) is damaged: {problem}.") from problem

@@ -15,7 +15,7 @@ from typing import Any, Literal, final
 
 from triptych.errors import FileProblem
 from triptych.media import files
-from triptych.providers.vendor import Answer, Data, Link
+from triptych.providers.vendor import Answer, Data
 from triptych.types import Request, TicketState
 
 __all__ = ["Book", "Leaf", "Sent"]
@@ -108,14 +108,14 @@ class Book:
         """What was answered: results that came along are files before anything else happens."""
         leaf, names, links = self.leaves[number], list[str](), list[tuple[str, bool]]()
         for place, asset in enumerate(answer.assets):
+            name = self.name(leaf, place)
             if isinstance(asset, Data):
-                name = self.name(leaf, place)
                 files.write(self.folder / name, asset.data)
                 names.append(name)
-            elif isinstance(asset, Link):
+            elif (self.folder / name).exists():  # fetched before
+                names.append(name)
+            else:
                 links.append((asset.url, asset.keyed))
-        held = (self.folder / self.name(leaf, place) for place in range(len(links)))
-        links = [link for link, path in zip(links, held, strict=True) if not path.exists()]
         return self.put(
             number,
             sent="yes",

@@ -54,7 +54,9 @@ def heard(told: Mapping[str, Any]) -> Answer:
     words = [blocked.get("blockReasonMessage"), *(candidate.get("finishMessage") for candidate in candidates), text]
     reason = ": ".join(part for part in (_joined(codes), _joined(words)) if part)
     moderated = bool(blocked.get("blockReason")) or refuses(*codes)
-    return Answer("moderated" if moderated else "failed", reason=reason)
+    return Answer(
+        "moderated" if moderated else "failed", reason=reason or "no picture in the answer, and no word of why"
+    )
 
 
 def tokens(told: Mapping[str, Any]) -> dict[str, int]:

@@ -85,7 +85,7 @@ def heard(told: Mapping[str, Any], handle: Mapping[str, Any], after: float | Non
             said = {"id": handle["id"], "text": text} if text else {"id": handle["id"]}
             return Answer(state, handle, assets, status=word, told=said)
     errors = list(_errors(told))
-    reason = _reason(word, errors, text)
+    reason = _reason(word, errors, text) or f"it is completed, and has no {handle['media']}"
     refused = refuses(*(error.get(part) for error in errors for part in ("code", "message")))
     if refused and state != "cancelled":
         state = "moderated"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+from triptych.catalogue import entries
 from triptych.errors import InvalidField, PriceUnknown, UnknownName
 from triptych.providers import tables
 from triptych.providers.meanings import meanings
@@ -42,8 +43,9 @@ def named(name: str, vendor: str) -> Name | None:
     return None if found is None else Name(found["id"], found["version"] or "", found["told"] or "")
 
 
-def unknown(name: str, vendor: str, known: Mapping[str, Any], page: str) -> UnknownName:
+def unknown(name: str, vendor: str, page: str) -> UnknownName:
     """Of a name that the host does not have. page: where its models are listed."""
+    known = (entry.name for entry in entries().values() if entry.provider == vendor)
     return UnknownName("model", name, [*known, f"{vendor}:OWNER/NAME of any model at {page}"])
 
 
@@ -60,7 +62,7 @@ def medium(name: str, parts: Name, guessed: Medium | None) -> Medium:
 def card(
     name: str, inputs: Mapping[str, Any], root: Mapping[str, Any], media: Medium, about: Mapping[str, str], **own: Any
 ) -> Card:
-    """inputs: the schema of the host's body, in root; about: family, license, summary; own: settings of the vendor's."""
+    """inputs: the schema of the host's body, in root; about: family, license, summary; own: the vendor's settings."""
     told = inlined(inputs, root)
     properties = {host: one for host, one in told.get("properties", {}).items() if host not in HIDDEN}
     names, needed = meanings(properties, media), told.get("required", ())

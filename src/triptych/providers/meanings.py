@@ -12,8 +12,11 @@ __all__ = ["files_of", "is_file", "meanings", "seconds"]
 Schema = Mapping[str, Any]
 RESERVED = {*PLAIN, *AXES, "prompt", "model", "inputs", "options", "reference", "init", "mask", "last_frame", "audio"}
 SECONDS = re.compile(r"(\d+(?:\.\d+)?)s?")
-LINKS = re.compile(r"lora|webhook|weights|model|checkpoint|embedding|config|website|callback")  # of what is no file here
+LINKS = re.compile(
+    r"lora|webhook|weights|model|checkpoint|embedding|config|website|callback"
+)  # of what is no file here
 START = ("init_image_url", "init_image", "start_image_url", "start_image", "first_frame_url", "first_frame_image")
+END = ("end_image_url", "end_image", "tail_image_url", "tail_image", "last_image_url", "last_image")
 NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "prompt": ("prompt", "text_prompt", "text"),
@@ -25,9 +28,15 @@ NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "init": ("image_url", "image", "input_image", "input_image_url", "first_frame", *START),
         "strength": ("strength", "prompt_strength"),
         "mask": ("mask_url", "mask", "mask_image_url", "mask_image"),
-        "last_frame": ("end_image_url", "tail_image_url", "last_frame_url", "last_frame_image", "last_frame")
-        + ("end_image", "tail_image", "last_image"),
-        "reference": ("image_urls", "images", "input_images", "image_input", "reference_image_urls", "reference_images"),
+        "last_frame": ("last_frame_url", "last_frame_image", "last_frame", *END),
+        "reference": (
+            "image_urls",
+            "images",
+            "input_images",
+            "image_input",
+            "reference_image_urls",
+            "reference_images",
+        ),
         "audio": ("generate_audio", "enable_audio"),
         "duration": ("duration", "duration_seconds", "seconds_total", "seconds"),
         "sampler": ("sampler",),
@@ -37,7 +46,7 @@ SOUND = ("audio_url", "input_audio", "init_audio", "audio")  # the init of what 
 
 
 def meanings(properties: Mapping[str, Schema], media: Medium) -> dict[str, str]:
-    """Our name of each property: the project's where it means the same, else its own, or host_NAME where that is ours."""
+    """Our name of each property: the project's where it means the same, else its own; host_NAME where that is ours."""
     found: dict[str, str] = {}
     for ours, hosts in NAMES.items():
         for host in SOUND if ours == "init" and media == "audio" else hosts:

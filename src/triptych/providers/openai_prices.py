@@ -25,7 +25,7 @@ BESIDE = ("thousand_characters", "input_image")
 KINDS = (("text", "text_in", "text_cached"), ("image", "image_in", "image_cached"))
 MILLION = 1e6
 LEFT_OPEN = "billed by tokens: what is left to the model, and previews that may not come"
-OFTEN_MORE = "billed by tokens, of which it was seen to take up to four times what OpenAI's calculator says of 2.5"
+OFTEN_MORE = "billed by tokens, of which it was seen to take up to 4.2 times what OpenAI's calculator says of 2.5"
 REMIXED = (4.0, 12.0)  # seconds that a clip may have
 
 

@@ -8,10 +8,12 @@ from urllib.parse import urlsplit
 from triptych.providers.vendor import Data, Link, decoded
 from triptych.types import Medium
 
-__all__ = ["assets", "medium_of"]
+__all__ = ["FIRST", "assets", "medium_in", "medium_of"]
 
 MEDIA: tuple[Medium, ...] = ("image", "video", "audio")
-FIRST: Mapping[str, tuple[str, ...]] = {  # keys under which the result itself lies, before masks, thumbnails and stems
+FIRST: Mapping[
+    Medium, tuple[str, ...]
+] = {  # keys under which the result itself lies, before masks, thumbnails and stems
     "image": ("images", "image"),
     "video": ("videos", "video"),
     "audio": ("audios", "audio", "audio_file", "audio_url"),
@@ -26,6 +28,11 @@ def assets(told: Any, media: Medium) -> tuple[Data | Link, ...]:
     found = list(_links(told, ""))
     same = [asset for asset, medium in found if medium == media]
     return tuple(same or [asset for asset, medium in found if medium is None])
+
+
+def medium_in(told: Any) -> Medium | None:
+    """Of the first asset in it whose medium can be told."""
+    return next((medium for _, medium in _links(told, "") if medium is not None), None)
 
 
 def medium_of(mime: str) -> Medium | None:

@@ -305,7 +305,8 @@ class Remote:
                 continue
             url, keyed = leaf.links[0]
             await session.wire.fetch(url, book.folder / name, keyed=keyed)
-            leaf = book.put(number, files=(*leaf.files, name), links=leaf.links[1:])
+            files = (*leaf.files[:place], name, *leaf.files[place:])  # in the order of the results
+            leaf = book.put(number, files=files, links=leaf.links[1:])
 
     async def _stopped(self, session: "_Session", book: Book) -> None:
         """Asks the vendor to stop what it is at. Raises Cancelled."""

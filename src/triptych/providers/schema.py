@@ -76,9 +76,9 @@ def misfit(value: Any, schema: Mapping[str, Any], path: tuple[str | int, ...] = 
         if None not in found:
             allowed = dict.fromkeys(one.allowed for one in found if one is not None)
             return Misfit(path, value, ", or ".join(allowed))
-    for choices in (schema.get("enum"), [schema["const"]] if "const" in schema else None):
-        if choices is not None and not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices):
-            return Misfit(path, value, "one of " + ", ".join(str(one) for one in choices))
+    choices = schema.get("enum", [schema["const"]] if "const" in schema else [value])
+    if not any(value == one and isinstance(value, bool) == isinstance(one, bool) for one in choices):
+        return Misfit(path, value, "one of " + ", ".join(str(one) for one in choices))
     kind = schema.get("type")
     if kind in KINDS and not _is(value, str(kind)):
         return Misfit(path, value, WORDS[str(kind)])

@@ -1,9 +1,9 @@
-"""From one property of a host's schema to axes and fields of a card, and back from what is asked to the host's value."""
+"""From one property of a host's schema to axes and fields of a card, and back from what is asked to its value."""
 
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import gcd
 from types import MappingProxyType
 from typing import Any, Literal, final
@@ -40,7 +40,7 @@ class Way:
 
     host: str
     kind: Literal["plain", "choice", "json", "file", "files", "area", "size"] = "plain"
-    values: Mapping[Any, Any] = NO_VALUES
+    values: Mapping[Any, Any] = field(default_factory=lambda: NO_VALUES)
     default: Any = None
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, final
 
+from triptych.catalogue import use
 from triptych.errors import (
     Cancelled,
     Expired,
@@ -315,6 +316,7 @@ def default(settings: Config | None = None) -> Service:
     from triptych.providers.local import Local
 
     chosen = settings or config()
+    use(chosen.catalogue)
     own = chosen.settings
     local = Local(chosen.latents, chosen.drift, chosen.cache)
     purse = Purse(Ledger(chosen.ledger), own.budgets, own.electricity, own.project)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from triptych.errors import BadAnswer, Cancelled, Expired, InDoubt
+from triptych.errors import BadAnswer, Cancelled, Expired, InDoubt, TriptychError
 from triptych.service.budgets import Budgets, Electricity
 from triptych.service.jobs import Job
 from triptych.service.ledger import Call, Ledger
@@ -42,7 +42,7 @@ class Purse:
         if isinstance(job.result, Result):
             known = job.result.cost if job.result.cost_from else None
             self.ledger.settle(job.id, known, job.result.cost_from or None, job.seconds)
-        elif isinstance(job.error, InDoubt | BadAnswer | Cancelled) and not _unsent(job):
+        elif _doubtful(job):
             self.ledger.doubt(job.id)
         elif isinstance(job.error, Expired):  # it was made, and nobody has it
             self.ledger.settle(job.id, job.price.most if job.price else None, None, job.seconds)
@@ -63,6 +63,8 @@ class Purse:
         return Call(job.id, job.provider, job.request.model, job.request.prompt, self.project())
 
 
-def _unsent(job: Job) -> bool:
-    """Stopped before it was sent."""
-    return job.ticket is None and isinstance(job.error, Cancelled)
+def _doubtful(job: Job) -> bool:
+    """Whether it may have been made and charged though nothing came of it: so too where nobody foresaw the error."""
+    if isinstance(job.error, Cancelled):
+        return job.ticket is not None  # else it was stopped before it was sent
+    return isinstance(job.error, InDoubt | BadAnswer) or not isinstance(job.error, TriptychError)

@@ -108,6 +108,7 @@ class Component(Generic[M]):
         """Bytes that it takes now."""
         return (self.size if self.share is None else self.share.peak) if self.here else 0
 
+    @torch.inference_mode(False)  # whoever asks for it may be within it, and what it fills outlives that
     def come(self) -> M:
         """The network with its weights. Raises WeightsMismatch where a shape is another, WeightsError.
 
@@ -120,6 +121,7 @@ class Component(Generic[M]):
         self._hold("", self._read(self._sources, self.device))
         return self._arrive()
 
+    @torch.inference_mode(False)
     def pass_by(self, share: Share) -> M:
         """The network, whose blocks come and go as they run but for those that stay. Raises as `come`, later too."""
         if self.here and self.share == share:
@@ -216,6 +218,7 @@ class Component(Generic[M]):
             shelf.save(key, {name: found[name] for name in made})
         return found
 
+    @torch.inference_mode(False)
     def _hold(self, place: str, found: Found) -> None:
         """The module at this place has these weights; what else it has stays."""
         module, prefix = self.module.get_submodule(place), place and f"{place}."
