@@ -171,6 +171,31 @@ def flac_in_ogg():
     return out.getvalue()
 
 
+class Pipe:
+    """What cannot be gone back in, as a live stream: no index, no sizes."""
+
+    def __init__(self):
+        self.data = b""
+
+    def write(self, data):
+        self.data += bytes(data)
+
+
+def live(kind, video, audio=None, options=None):
+    """The same film through a pipe."""
+    out = Pipe()
+    with (
+        av.open(io.BytesIO(film(kind, video, audio))) as old,
+        av.open(out, "w", format=kind, options=options or {}) as new,
+    ):
+        copies = [new.add_stream_from_template(stream) for stream in old.streams]
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = copies[packet.stream.index]
+                new.mux(packet)
+    return out.data
+
+
 def sound(kind, subtype=None, comment="", rate=44100, channels=2, title=""):
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", rate, channels, subtype=subtype, format=kind) as file:
@@ -299,6 +324,8 @@ MAKERS = {
     "m4a": ("audio/mp4", lambda: film("ipod", video=None, audio="aac")),
     "webm": ("video/webm", lambda: film("webm", "libvpx-vp9", "libopus")),
     "matroska": ("video/x-matroska", lambda: film("matroska", "ffv1", "pcm_s16le", pixels="bgr0")),
+    "webm, live": ("video/webm", lambda: live("webm", "libvpx-vp9", "libopus", {"live": "1"})),
+    "matroska, piped": ("video/x-matroska", lambda: live("matroska", "libx264")),
     "mp3": ("audio/mpeg", bare_mp3),
     "mp3, 22 kHz": ("audio/mpeg", lambda: bare_mp3(rate=22050, channels=1)),
     "mp3, tagged by LAME": ("audio/mpeg", lambda: sound("MP3", title="a vendor's")),

@@ -129,6 +129,7 @@ def replicate(properties: dict[str, Any], example: Any = None, **more: Any) -> d
 def hub(task: str = "text-to-image", **providers: dict[str, Any]) -> dict[str, Any]:
     """What GET /api/models/owner/name?expand=... answers."""
     offered = {
-        name.replace("_", "-"): {"status": "live", "providerId": "p/m", "task": task, **one} for name, one in providers.items()
+        name.replace("_", "-"): {"status": "live", "providerId": "p/m", "task": task, **one}
+        for name, one in providers.items()
     }
     return {"id": "o/n", "pipeline_tag": task, "tags": ["license:apache-2.0"], "inferenceProviderMapping": offered}

@@ -61,9 +61,11 @@ def test_presets_are_sizes(preset):
 
 def test_a_default_size_in_pixels_and_one_that_nobody_can_tell():
     made = card({**FLUX, "image_size": size({"width": 2048, "height": 2048}, "auto")})
-    assert [axis.default for axis in made.axes] == [2048, 2048] and body(made) == {"prompt": "a cat"}
+    assert [axis.default for axis in made.axes] == [2048, 2048]
+    assert body(made) == {"prompt": "a cat"}
     made = card({**FLUX, "image_size": size("auto", "auto", "auto_2K")})
-    assert made.axes == () and made.fields["image_size"].default == "auto"
+    assert made.axes == ()
+    assert made.fields["image_size"].default == "auto"
     assert body(made) == {"prompt": "a cat"}
     assert body(made, options={"image_size": "auto_2K"})["image_size"] == "auto_2K"
     assert body(made, options={"image_size": "640x480"})["image_size"] == {"width": 640, "height": 480}
@@ -76,8 +78,13 @@ def test_a_default_size_in_pixels_and_one_that_nobody_can_tell():
 def test_width_and_height_of_their_own():
     sides = {"width": {"type": "integer", "default": 1024, "multipleOf": 64}, "height": {"type": "integer"}}
     made = card({"prompt": {"type": "string"}, **sides})
-    assert made.axes == () and {"host_width", "host_height"} <= made.fields.keys()
-    assert body(made, options={"host_width": 640, "host_height": 384}) == {"prompt": "a cat", "width": 640, "height": 384}
+    assert made.axes == ()
+    assert {"host_width", "host_height"} <= made.fields.keys()
+    assert body(made, options={"host_width": 640, "host_height": 384}) == {
+        "prompt": "a cat",
+        "width": 640,
+        "height": 384,
+    }
     with pytest.raises(InvalidField, match="host_width: 100 given, a multiple of 64"):
         body(made, options={"host_width": 100})
     sides["height"] = {"type": "integer", "default": 768, "minimum": 256, "maximum": 1440}
@@ -124,7 +131,8 @@ def test_a_duration_between_those_on_offer_is_refused():
 
 def test_a_duration_without_a_default_keeps_its_name_and_has_no_price_by_the_second():
     made = card({"prompt": {"type": "string"}, "duration": {"enum": ["auto", "4"], "default": "auto"}}, "video")
-    assert made.axes == () and made.fields["host_duration"].choices == ("auto", "4")
+    assert made.axes == ()
+    assert made.fields["host_duration"].choices == ("auto", "4")
     assert body(made, options={"host_duration": "4"}) == {"prompt": "a cat", "duration": "4"}
     with pytest.raises(InvalidField, match="duration"):
         body(made, duration=4)

@@ -18,7 +18,7 @@ from triptych.errors import (
     Refused,
 )
 from triptych.media import read_recipe
-from triptych.providers import vertex_predict
+from triptych.providers import google_content, vertex_predict
 from triptych.providers.account import Account
 from triptych.providers.http import Wire
 from triptych.providers.remote import Remote
@@ -117,6 +117,14 @@ def test_a_picture_of_gemini(vertex, server):
     same(one, captured("vertex content"))
     assert one.json["generationConfig"] == captured("vertex content")["json"]["generationConfig"]
     discovered_valid(one.json, "GoogleCloudAiplatformV1GenerateContentRequest")
+
+
+def test_every_choice_of_gemini_is_what_the_discovery_document_allows(vertex):
+    card = vertex.card(BANANA)
+    for option, field in card.fields.items():
+        for choice in field.choices:
+            resolved = asyncio.run(vertex.resolve(asked(BANANA, **{option: choice}))).request
+            discovered_valid(google_content.body(card, resolved), "GoogleCloudAiplatformV1GenerateContentRequest")
 
 
 def test_lyria_2_is_sent_a_seed_and_no_number_of_samples(vertex, server):

@@ -93,31 +93,39 @@ def ranked(wish: Wish, usable: Usable, known: Mapping[str, Entry] | None = None,
 
 
 def auto(wish: Wish, usable: Usable, known: Mapping[str, Entry] | None = None, today: date | None = None) -> Line:
-    """The first of those that can be asked now. Raises RequestError with advice where there is none, InvalidField."""
+    """The first of those that can be asked now. Raises RequestError where there is none, InvalidField."""
     ranking = ranked(replace(wish, usable_only=True), usable, known, today)
-    if not ranking.lines:
-        raise RequestError(f"no model is left for this: {advice(ranking)}")
-    return ranking.lines[0]
+    if ranking.lines:
+        return ranking.lines[0]
+    told = f"no model that makes {ranking.reading.medium} can be asked for this now."
+    raise RequestError(" ".join([told, *_nearest(_able(ranking)), "See: triptych choose; triptych doctor"]))
 
 
 def advice(ranking: Ranking) -> str:
     """Which rule ruled out the most, and what would be left without each alone. "" while something is left."""
     if ranking.lines:
         return ""
-    able = [one for one in ranking.ruled if one.rule not in FINAL]
+    able = _able(ranking)
     if not able:
-        return f"the catalogue knows of nothing alive that makes {ranking.reading.medium} so."
+        return f"The catalogue knows of nothing alive that makes {ranking.reading.medium} of words alone."
     counts = {name: sum(name in one.broken for one in able) for name in RULES}
     most = max(counts, key=lambda name: counts[name])
-    told = [f"--{most} ruled out the most, {counts[most]} of {len(able)}."]
     alone = {name: [one for one in able if [*one.broken] == [name]] for name in RULES}
-    told += [_without(name, found) for name, found in alone.items() if found]
-    if len(told) == 1:
-        near = min(able, key=lambda one: (len(one.broken), *_order(one.line)))
-        told.append(
-            f"To leave one out is not enough; the nearest is {near.entry.name}: {'; '.join(near.broken.values())}."
-        )
-    return " ".join(told)
+    ways = [_without(name, found) for name, found in alone.items() if found]
+    return " ".join([f"--{most} ruled out the most, {counts[most]} of {len(able)}.", *(ways or _nearest(able))])
+
+
+def _able(ranking: Ranking) -> list[Ruled]:
+    """Those that would do with another wish."""
+    return [one for one in ranking.ruled if one.rule not in FINAL]
+
+
+def _nearest(able: Sequence[Ruled]) -> list[str]:
+    """The one that breaks the fewest rules, and which."""
+    if not able:
+        return []
+    near = min(able, key=lambda one: (len(one.broken), *_order(one.line)))
+    return [f"The nearest is {near.entry.name}: {'; '.join(near.broken.values())}."]
 
 
 def _without(rule: str, found: Sequence[Ruled]) -> str:

@@ -27,8 +27,8 @@ class Wish:
     """None and "": not said.
 
     budget: US dollars, of all `count`; max_seconds: to wait for one; size: pixels, width and height; duration: seconds
-    of a clip or a sound; needs: of ABILITIES; inputs: that are brought along (init, reference, ...); commercial: whether
-    outputs are to be sold; usable_only: whether it must be possible now, with the keys and weights there are.
+    of a clip or a sound; needs: of ABILITIES; inputs: what is brought along (init, reference, ...); commercial: whether
+    what is made is to be sold; usable_only: whether it must be possible now, with the keys and weights there are.
 
     Raises UnknownName, InvalidField.
     """

@@ -173,12 +173,12 @@ def _word(name: str, word: str) -> str:
 def _price(price: "Price | None") -> str:
     from dataclasses import replace
 
-    return "not known" if price is None else "free" if price.most == 0 else str(replace(price, why=""))
+    return "unknown" if price is None else "free" if price.most == 0 else str(replace(price, why=""))
 
 
 def _seconds(line: "Line") -> str:
     if line.entry.seconds is None:
-        return "not known"
+        return "unknown"
     least, most = line.entry.seconds
     return f"{least:g}" if least == most else f"{least:g} to {most:g}"
 

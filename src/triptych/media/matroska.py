@@ -44,25 +44,25 @@ def in_matroska(data: bytes, recipe: Mapping[str, Any]) -> bytes:
     """With one more tag. Raises Cut where there is no room to say where it is."""
     parts = ebml(data)
     names = [part.name for part in parts]
-    if names.count(SEGMENT) != 1 or CLUSTER not in names:
-        raise Cut("it has not one segment with clusters")
+    heads = [at for at, name in enumerate(names[:-1]) if name == SEEK_HEAD]
+    if names.count(SEGMENT) != 1 or CLUSTER not in names or (CUES in names and not heads):
+        raise Cut("it has not one segment with clusters, and an index of them")
     simple = _element(NAME, KEY.upper().encode()) + _element(TEXT, to_text(recipe).encode())
     fresh = _element(TAGS, _element(TAG, _element(TARGETS, b"") + _element(SIMPLE, simple)))
     mine = [part for part in parts if part.name == TAGS and OURS in data[part.body : part.body + 64]]
     segment = parts[names.index(SEGMENT)]
-    if SEEK_HEAD not in names and CUES not in names:
+    if not heads:
         begin = parts[names.index(CLUSTER)].start
         start = mine[0].start if mine else begin
         made = data[:start] + fresh + data[mine[0].end if mine else begin :]
     else:
         kept = data[: mine[0].start] if mine and mine[0].end == len(data) else data
-        made = _pointed(kept, parts, names.index(SEEK_HEAD), len(kept) - segment.body) + fresh
+        made = _pointed(kept, parts[heads[0]], parts[heads[0] + 1], len(kept) - segment.body) + fresh
     return _resized(made, segment, len(data))
 
 
-def _pointed(data: bytes, parts: list[Part], at: int, place: int) -> bytes:
+def _pointed(data: bytes, head: Part, void: Part, place: int) -> bytes:
     """The same with one more entry in its SeekHead: our tags are at this place in the segment."""
-    head, void = parts[at], parts[at + 1]
     entry = _element(SEEK, _element(SEEK_ID, TAGS) + _element(SEEK_POSITION, place.to_bytes(8, "big")))
     body = data[head.body : head.end]
     if entry in body:

@@ -57,6 +57,7 @@ def inlined(schema: Any, root: Mapping[str, Any], depth: int = 0) -> dict[str, A
         told = _merged(left[0], told)
     elif left:
         told["anyOf"] = left
+    told |= _typed(told)
     if isinstance(told.get("properties"), Mapping):
         told["properties"] = {name: inlined(one, root, depth + 1) for name, one in told["properties"].items()}
     if isinstance(told.get("items"), Mapping):
@@ -174,6 +175,16 @@ def _merged(under: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     if "required" in under and "required" in over:
         merged["required"] = list(dict.fromkeys([*under["required"], *over["required"]]))
     return merged
+
+
+def _typed(told: Mapping[str, Any]) -> dict[str, str]:
+    """The type of what says it only by its choices."""
+    if "type" in told:
+        return {}
+    kinds = {one.get("type") for one in told.get("anyOf", ())}
+    if kinds == {"string"} or (told.get("enum") and all(isinstance(one, str) for one in told["enum"])):
+        return {"type": "string"}
+    return {"type": "number"} if kinds and kinds <= {"integer", "number"} else {}
 
 
 def _listed(found: Any) -> Sequence[Any]:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -308,7 +309,19 @@ def _state(problem: Exception) -> State:
 
 def _vendors(chosen: Config) -> list[Provider]:
     """Those that an interface reaches, each with the user's account."""
-    return []
+    from triptych.providers import tables
+    from triptych.providers.bfl import BFL
+    from triptych.providers.compatible import Compatible
+    from triptych.providers.elevenlabs import ElevenLabs
+    from triptych.providers.google import Google
+    from triptych.providers.openai import OpenAI
+    from triptych.providers.remote import Remote
+    from triptych.providers.stability import Stability
+    from triptych.providers.vertex import Vertex
+
+    own = chosen.settings
+    vendors = (OpenAI(), Google(), Vertex(), BFL(), Stability(), ElevenLabs(), Compatible())
+    return [Remote(one, partial(own.account, tables.spec(one.name)), chosen.remote) for one in vendors]
 
 
 def default(settings: Config | None = None) -> Service:
