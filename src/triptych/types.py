@@ -200,7 +200,16 @@ class Card:
 
     def takes(self) -> str:
         """All that the card takes, for people."""
-        return ", ".join([axis.name for axis in self.axes] + sorted(self.fields))
+        return ", ".join([axis.name for axis in self.axes] + [told for _, told in self.several()])
+
+    def several(self) -> list[tuple[str, str]]:
+        """(name, as it is told) of the fields in order, those that differ by a number alone as one of them."""
+        counted: dict[str, int] = {}
+        for name in sorted(self.fields):
+            base, _, number = name.rpartition("_")
+            first = base if number.isdigit() and base in self.fields else name
+            counted[first] = counted.get(first, 0) + 1
+        return [(name, name if most == 1 else f"{name} (to {name}_{most})") for name, most in counted.items()]
 
     def _size(self, axis: Axis, given: float | None) -> float:
         """The value in the axis's unit: a whole number of pixels, or seconds."""

@@ -217,8 +217,8 @@ def test_no_byte_of_an_mp4_moves(name, recipe):
 def test_no_element_of_a_matroska_moves(name, recipe):
     """Nor what its index says, and the checksum of the index is right."""
     was, now = made(name).data, tagged(made(name), recipe).data
-    before, after = ([part for part in matroska.ebml(data)] for data in (was, now))
-    if "live" in name:
+    before, after = (matroska.ebml(data) for data in (was, now))
+    if name == "webm, recorded":
         at = [part.name for part in before].index(matroska.CLUSTER)
         assert now.startswith(was[: before[at].start])
         assert now.endswith(was[before[at].start :])
@@ -346,7 +346,7 @@ def test_what_is_cut_between_two_parts_is_found():
     mp4 = made("mp4, index first").data
     at = next(part for part in chunks.boxes(mp4) if part.name == b"mdat")
     endless = mp4[: at.start] + bytes(4) + mp4[at.start + 4 : at.start + (at.end - at.start) // 4]
-    with pytest.raises(FileProblem, match="cut short|Invalid data"):  # it holds a quarter of what its index lists
+    with pytest.raises(FileProblem, match=r"cut short|Invalid data"):  # it holds a quarter of what its index lists
         checked(endless, "it", "video")
     xing = made("mp3, Xing").data
     middle = chunks.mp3(xing)

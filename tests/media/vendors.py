@@ -196,6 +196,13 @@ def live(kind, video, audio=None, options=None):
     return out.data
 
 
+def recorded():
+    """As browsers record: without an index, and without the room for one."""
+    data = live("webm", "libvpx-vp9", "libopus", {"live": "1"})
+    head, info = data.index(bytes.fromhex("114d9b74")), data.index(bytes.fromhex("1549a966"), 200)
+    return data[:head] + data[info:]
+
+
 def sound(kind, subtype=None, comment="", rate=44100, channels=2, title=""):
     out = io.BytesIO()
     with soundfile.SoundFile(out, "w", rate, channels, subtype=subtype, format=kind) as file:
@@ -325,6 +332,7 @@ MAKERS = {
     "webm": ("video/webm", lambda: film("webm", "libvpx-vp9", "libopus")),
     "matroska": ("video/x-matroska", lambda: film("matroska", "ffv1", "pcm_s16le", pixels="bgr0")),
     "webm, live": ("video/webm", lambda: live("webm", "libvpx-vp9", "libopus", {"live": "1"})),
+    "webm, recorded": ("video/webm", recorded),
     "matroska, piped": ("video/x-matroska", lambda: live("matroska", "libx264")),
     "mp3": ("audio/mpeg", bare_mp3),
     "mp3, 22 kHz": ("audio/mpeg", lambda: bare_mp3(rate=22050, channels=1)),

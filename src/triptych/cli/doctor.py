@@ -1,6 +1,7 @@
 """triptych doctor: which systems can be used now, and what to do for the others."""
 
 import json
+import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ def doctor(as_json: Json = False) -> None:
         }
         typer.echo(json.dumps({"systems": systems, **here}))
         return
-    _table(found)
+    _said(found)
     for name, place in here.items():
         typer.echo(f"{name:<9} {place}")
     limits = {name: limit for name, limit in asdict(chosen.settings.budgets()).items() if limit is not None}
@@ -39,17 +40,15 @@ def doctor(as_json: Json = False) -> None:
     typer.echo(f"{'budgets':<9} {told or 'none (docs/costs.md)'}")
 
 
-def _table(found: "Mapping[str, Sequence[Finding]]") -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("system", "usable", "what", "", "what to do", box=SIMPLE_HEAD)
+def _said(found: "Mapping[str, Sequence[Finding]]") -> None:
+    """A line or two a finding: whether the system is usable, what there is or is missing, and what to do."""
     for name, rows in found.items():
-        for number, row in enumerate(rows):
-            head = (name, "yes" if _usable(rows) else "no") if number == 0 else ("", "")
-            table.add_row(*head, row.what, row.told, row.advice)
-    Console().print(table)
+        head = f"{name:<18}{'yes' if _usable(rows) else 'no':<5}"
+        for row in rows:
+            for text in filter(None, (f"{row.what}: {row.told}" if row.good is not False else row.told, row.advice)):
+                typer.echo(textwrap.fill(text, 100, initial_indent=head, subsequent_indent=" " * len(head)))
+                head = " " * len(head)
+    typer.echo()
 
 
 def _usable(rows: "Sequence[Finding]") -> bool:

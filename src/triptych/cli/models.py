@@ -156,8 +156,9 @@ def _details(line: "Line", today: date) -> None:
     table = Table("takes", "default", "allowed", "", box=SIMPLE_HEAD)
     for axis in line.card.axes:
         table.add_row(axis.name, f"{axis.default:g}", axis.allowed(), "")
-    for name, field in sorted(line.card.fields.items()):
-        table.add_row(name, _default(field), field.allowed(), field.help)
+    for name, told in line.card.several():
+        field = line.card.fields[name]
+        table.add_row(told, _default(field), field.allowed(), field.help)
     console.print(table)
 
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import final
 from urllib.parse import urlsplit
 
+from triptych.errors import NotSetUp
 from triptych.providers.account import Account
 
-__all__ = ["Finding", "key_lacking", "reached"]
+__all__ = ["Finding", "Lack", "lacking", "reached", "ready"]
 
 PATIENCE = 4.0  # seconds that a host has to answer
 
@@ -23,10 +24,38 @@ class Finding:
     advice: str = ""
 
 
-def key_lacking(account: Account) -> str:
-    """Which key is missing, in words; "" where there is one, or none is wanted."""
-    spec = account.spec
-    return f"needs {' or '.join(spec.keys)}" if account.key is None and spec.keys else ""
+@final
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """what: is missing, in few words; way: how it is set."""
+
+    what: str
+    way: str
+
+
+def lacking(account: Account) -> list[Lack]:
+    """What must be set before the vendor can be asked."""
+    spec, found = account.spec, list[Lack]()
+    file = f"[{spec.name}] of config.toml"
+    if not account.base_url:
+        found.append(Lack("the address of a server", f"set {' or '.join(spec.base_urls)}, or base_url in {file}"))
+    if account.key is None and spec.keys and not spec.keyless:
+        ways = [f"set {' or '.join(spec.keys)}", f"key in {file}", f"`keyring set triptych {spec.name}`"]
+        ways += [f"have `{' '.join(spec.command)}` print one"] if spec.command else []
+        where = f". Keys are made at {spec.page}" if spec.page else ""
+        found.append(Lack(" or ".join(spec.keys), f"{', or '.join(ways)}{where}"))
+    for name in spec.needs if account.own else ():
+        if name not in account.settings:
+            found.append(Lack(name, f"set {' or '.join([*spec.settings[name], f'{name} in {file}'])}"))
+    return found
+
+
+def ready(account: Account) -> None:
+    """Raises NotSetUp that says what is missing and how it is set."""
+    for lack in lacking(account):
+        raise NotSetUp(f"{account.spec.title} needs {lack.what}: {lack.way}.")
+    if account.key is not None:
+        account.key.reveal()  # where a program prints it, it does so before anything is sent
 
 
 async def reached(account: Account) -> Finding:

@@ -42,7 +42,7 @@ def body(card: Card, request: Request) -> dict[str, Any]:
 def heard(told: Mapping[str, Any]) -> Answer:
     """The pictures of an answer, or why there are none."""
     candidates = list(objects(told.get("candidates")))
-    parts = [part for candidate in candidates for part in _parts(candidate) if True]
+    parts = [part for candidate in candidates for part in _parts(candidate) if not part.get("thought")]
     datas = [part["inlineData"].get("data") for part in parts if isinstance(part.get("inlineData"), dict)]
     assets = tuple(decoded(data) for data in datas if isinstance(data, str) and data)
     text = " ".join(str(part["text"]) for part in parts if part.get("text"))

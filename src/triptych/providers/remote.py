@@ -24,9 +24,9 @@ from triptych.errors import (
 from triptych.providers import Resolved, tables
 from triptych.providers.account import Account
 from triptych.providers.book import Book, Leaf, Sent
-from triptych.providers.checks import Finding, key_lacking, reached
+from triptych.providers.checks import Finding, lacking, reached, ready
 from triptych.providers.framing import framed
-from triptych.providers.vendor import Answer, Vendor, needs_key
+from triptych.providers.vendor import Answer, Vendor
 from triptych.types import Card, Event, Price, Progress, Request, Ticket, TicketState
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Remote:
         Where a later one fails, what the earlier ones make still comes. Raises ProviderError, NotSetUp.
         """
         account = self._account()
-        needs_key(account)
+        ready(account)
         card = await asyncio.to_thread(self.card, request.model)
         id = key or secrets.token_hex(8)
         about = {"family": card.family, "media": card.media, "license": card.license}
@@ -141,16 +141,14 @@ class Remote:
             self._stops.pop(id, None)
 
     def lacks(self, name: str) -> str:
-        return key_lacking(self._account())
+        return ", ".join(f"needs {lack.what}" for lack in lacking(self._account()))
 
     async def check(self) -> Sequence[Finding]:
-        """The key, and whether the vendor answers."""
+        """What must be set; where all is, whether the vendor answers."""
         account = self._account()
-        lacking, spec = key_lacking(account), account.spec
-        where = f" (made at {spec.page})" if spec.page else ""
-        advice = f"set {' or '.join(spec.keys)}{where}, or key in [{spec.name}] of config.toml" if lacking else ""
-        found = Finding("key", not lacking, lacking or ("found" if account.key else "none is wanted"), advice)
-        return [found] if lacking else [found, await reached(account)]
+        missing = [Finding("setting", False, f"needs {lack.what}", lack.way) for lack in lacking(account)]
+        told = "none is wanted" if account.key is None else "found"
+        return missing or [Finding("key", True, told), await reached(account)]
 
     def gateway(self) -> bool:
         return not self._account().own

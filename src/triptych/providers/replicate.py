@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, NotSetUp, ProviderError
 from triptych.providers import hosted, tables
+from triptych.providers.checks import ready
 from triptych.providers.outputs import assets, medium_in
-from triptych.providers.vendor import Answer, Part, Reply, encoded, explained, needs_key, state_of
+from triptych.providers.vendor import Answer, Part, Reply, encoded, explained, state_of
 from triptych.types import Artifact, Card, Medium, Price, Request, TicketState
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Replicate:
         return explained(spec.title, reply, words, refused=ruled, key=spec.page)
 
     def _asked(self, name: str, parts: hosted.Name) -> Card:
-        needs_key(self._account())
+        ready(self._account())
         place = f"v1/models/{parts.id}"
         model = self._got(name, place)
         newest = model.get("latest_version")

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol, final
 from triptych.errors import (
     BadAnswer,
     KeyRefused,
-    NotSetUp,
     OutOfCredit,
     ProviderError,
     RateLimited,
@@ -21,7 +20,6 @@ from triptych.errors import (
 from triptych.types import Artifact, Card, Price, Progress, Request, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Account
     from triptych.providers.http import Wire
 
 __all__ = [
@@ -34,7 +32,6 @@ __all__ = [
     "decoded",
     "encoded",
     "explained",
-    "needs_key",
     "state_of",
 ]
 
@@ -215,22 +212,3 @@ def encoded(artifact: Artifact, *, url: bool = False) -> str:
     """Base64 of a file; url: as a data URL."""
     plain = base64.b64encode(artifact.data).decode()
     return f"data:{artifact.mime};base64,{plain}" if url else plain
-
-
-def needs_key(account: "Account") -> None:
-    """Raises NotSetUp that says where a key, an address or a setting that is needed is looked for."""
-    spec = account.spec
-    if not account.base_url:
-        places = f"set {' or '.join(spec.base_urls)}, or base_url in [{spec.name}] of config.toml"
-        raise NotSetUp(f"{spec.title} needs the address of a server: {places}.")
-    if account.key is None and spec.keys and not spec.keyless:
-        places = f"set {' or '.join(spec.keys)}, or key in [{spec.name}] of config.toml"
-        printed = f", or have `{' '.join(spec.command)}` print one" if spec.command else ""
-        where = f" Keys are made at {spec.page}." if spec.page else ""
-        raise NotSetUp(f"{spec.title} needs a key: {places}, or `keyring set triptych {spec.name}`{printed}.{where}")
-    for name in spec.needs if account.own else ():
-        if name not in account.settings:
-            places = " or ".join([*spec.settings[name], f"{name} in [{spec.name}] of config.toml"])
-            raise NotSetUp(f"{spec.title} needs {name}: set {places}.")
-    if account.key is not None:
-        account.key.reveal()  # where a program prints it, it does so before anything is sent
