@@ -8,12 +8,13 @@ The sheet's recipe is what all cells share and the axes, so that the whole grid 
 
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, final
 
 from triptych import client
 from triptych.client import Made, Media, Source
-from triptych.errors import InvalidField
+from triptych.errors import InvalidField, PriceUnknown
 from triptych.providers.recipe import describe
 from triptych.service import Job, Service
 from triptych.sweeps import SAID, Cell, Plan, sweep
@@ -87,16 +88,18 @@ def replanned(recipe: Mapping[str, Any], service: Service, **given: Any) -> Plan
     return Plan(request, {axis: sweep(said, card, request.prompt) for axis, said in recipe["grid"].items()})
 
 
-def walk(service: Service, plan: Plan) -> Iterator[tuple[Cell, Job]]:
+def walk(service: Service, plan: Plan, unpriced: bool = False) -> Iterator[tuple[Cell, Job]]:
     """Every state of every cell's job; what is made is let go of at the next. Closing the iterator stops it.
 
-    All cells are checked before the first one is made. Raises RequestError.
+    All cells are checked before the first one is made; unpriced: also those of which nobody knows what they cost.
+    Raises RequestError.
     """
     cells = plan.cells()
     for cell in cells:
-        service.price(cell.request)
+        with suppress(PriceUnknown) if unpriced else nullcontext():
+            service.price(cell.request)
     for cell in cells:
-        job = client.portal().call(service.submit(cell.request))
+        job = client.portal().call(service.submit(cell.request, unpriced=unpriced))
         for now in client.follow(service, job.id):
             yield cell, now
         client.portal().call(service.release(job.id))

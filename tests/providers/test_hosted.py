@@ -69,7 +69,7 @@ def test_a_default_size_in_pixels_and_one_that_nobody_can_tell():
     assert body(made) == {"prompt": "a cat"}
     assert body(made, options={"image_size": "auto_2K"})["image_size"] == "auto_2K"
     assert body(made, options={"image_size": "640x480"})["image_size"] == {"width": 640, "height": 480}
-    with pytest.raises(InvalidField, match="image_size: 'large' given, .*auto_2K, WIDTHxHEIGHT in pixels allowed"):
+    with pytest.raises(InvalidField, match=r"image_size: 'large' given, .*auto_2K, WIDTHxHEIGHT in pixels allowed"):
         body(made, options={"image_size": "large"})
     with pytest.raises(InvalidField, match="width"):
         body(made, width=512)
@@ -104,7 +104,7 @@ def test_files_seconds_and_sound_of_a_clip():
     }  # fmt: skip
     with pytest.raises(InvalidField, match="init: None given, something: it is required"):
         body(made)
-    with pytest.raises(InvalidField, match="negative_prompt: .* at most 2500"):
+    with pytest.raises(InvalidField, match=r"negative_prompt: .* at most 2500"):
         body(made, inputs=start, negative_prompt="x" * 2501)
 
 

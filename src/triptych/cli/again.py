@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from typer import Argument, Option
 
-from triptych.cli.options import Device, Json, Named, Out
+from triptych.cli.options import Device, Json, Named, Out, Successor, Unpriced
 
 __all__ = ["again"]
 
@@ -29,18 +29,26 @@ def again(
     control_3: Hint = None,
     device: Device = None,
     option: Named = None,
+    successor: Successor = False,
+    unpriced: Unpriced = False,
     as_json: Json = False,
 ) -> None:
     """Make the same again: of triptych's own to the last bit on the same machine, of others as near as can be."""
     from triptych import client
     from triptych.cli import options, places, produce
+    from triptych.cli.before import followed
 
     service = client.shared()
     given: dict[str, Any] = {"init": init, "mask": mask, "control": control, "control_2": control_2}
     given |= {"control_3": control_3, "device": device}
     told = client.retold(file, service, model, loras, **given)
+    if successor:
+        model = followed(service, told.request.model, as_json)
+        told = client.retold(file, service, model, loras, **given)
     if option:  # whose kinds the card of what is in the file tells
         given |= options.options(option, service.card(told.request.model), given)
         told = client.retold(file, service, model, loras, **given)
     plan = places.plan(out, service.card(told.request.model).media, file.suffix.lower())
-    produce.produce(service, service.submit(told.request), produce.Wish(plan, as_json=as_json, told=told))
+    produce.produce(
+        service, service.submit(told.request, unpriced=unpriced), produce.Wish(plan, as_json=as_json, told=told)
+    )

@@ -1,12 +1,12 @@
 """What is said before anything is made: what it costs, which model was chosen, what stands in for one that is gone."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
 
-from triptych.types import Card, Medium, Request
+from triptych.types import Card, Medium, Price, Request
 
 if TYPE_CHECKING:
     from triptych.service import Service
@@ -14,14 +14,17 @@ if TYPE_CHECKING:
 __all__ = ["chosen", "followed", "foretold"]
 
 
-def foretold(service: "Service", request: Request, as_json: bool) -> None:
-    """Prints what a request would cost, and takes of this machine. Raises RequestError where it cannot be."""
-    price, plan = service.price(request), service.plan(request)
+def foretold(service: "Service", requests: Sequence[Request], as_json: bool) -> None:
+    """Prints what requests to one model would cost together, and one takes of this machine. Raises RequestError where
+    one cannot be."""
+    price, plan = sum((service.price(one) for one in requests), Price()), service.plan(requests[0])
+    model, number = requests[0].model, sum(one.count for one in requests)
     if as_json:
         told = {"least": price.most if price.least is None else price.least, "most": price.most, "exact": price.exact}
-        typer.echo(json.dumps({"model": request.model, "price": {**told, "why": price.why}, "plan": plan}))
+        typer.echo(json.dumps({"model": model, "count": number, "price": {**told, "why": price.why}, "plan": plan}))
         return
-    typer.echo(f"{request.model}: {price if price.most else 'free, on this machine'}")
+    several = f" for {number}" if number > 1 else ""
+    typer.echo(f"{model}: {price if price.most else 'free, on this machine'}{several}")
     if plan:
         typer.echo(plan)
 

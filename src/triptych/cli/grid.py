@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, final
@@ -11,12 +11,13 @@ import typer
 from typer import Argument, Option
 
 from triptych.cli.flags import PICTURE, flagged
-from triptych.cli.options import Json, Named, Out, Which
+from triptych.cli.options import DryRun, Json, Named, Out, Unpriced, Which
 from triptych.errors import RequestError
+from triptych.types import dollars
 
 if TYPE_CHECKING:
     from triptych.client import Made, Media
-    from triptych.service import Service
+    from triptych.service import Job, Service
     from triptych.sweeps import Cell, Plan
 
 __all__ = ["grid"]
@@ -38,6 +39,8 @@ def grid(
     out: Out = None,
     as_json: Json = False,
     option: Named = None,
+    dry_run: DryRun = False,
+    unpriced: Unpriced = False,
     *,
     said: dict[str, Any],
 ) -> None:
@@ -48,6 +51,7 @@ def grid(
     """
     from triptych import client, grids
     from triptych.cli import options
+    from triptych.cli.before import foretold
 
     service = client.shared()
     if again is not None:
@@ -58,7 +62,11 @@ def grid(
         card = client.choose(service, model, "image")
         said |= options.options(option or [], card, said)
         plan = grids.planned(card, prompt, {"x": x, "y": y, "z": z}, **said)
-    _produce(service, plan, _places(out, cells, plan), as_json)
+    where = _places(out, cells, plan)
+    if dry_run:
+        foretold(service, [cell.request for cell in plan.cells()], as_json)
+    else:
+        _produce(service, plan, where, as_json, unpriced)
 
 
 def _replanned(file: Path, service: "Service", said: dict[str, Any]) -> "Plan":
@@ -103,13 +111,13 @@ def _places(out: str | None, cells: Path | None, plan: "Plan") -> _Places:
     return _Places(wanted.folder / name, wanted.replace, cells)
 
 
-def _produce(service: "Service", plan: "Plan", where: _Places, as_json: bool) -> None:
+def _produce(service: "Service", plan: "Plan", where: _Places, as_json: bool, unpriced: bool) -> None:
     """Makes the cells, then the sheet; what stops half-way leaves a sheet of what is done. Raises TriptychError."""
     from triptych import grids
 
     done, whole = _Done(), len(plan.cells())
     try:
-        _make(service, plan, where, done)
+        _make(service, grids.walk(service, plan, unpriced), plan, where, done)
     except Exception as problem:
         if done.made:
             path = grids.sheet(plan, done.made).save(where.sheet, replace=where.replace)
@@ -121,17 +129,16 @@ def _produce(service: "Service", plan: "Plan", where: _Places, as_json: bool) ->
     _print(plan, sheet, path, done, as_json)
 
 
-def _make(service: "Service", plan: "Plan", where: _Places, done: _Done) -> None:
+def _make(service: "Service", walk: "Iterator[tuple[Cell, Job]]", plan: "Plan", where: _Places, done: _Done) -> None:
     from rich.console import Console
 
-    from triptych import grids
     from triptych.cli.bar import Bar
     from triptych.cli.produce import Asking
     from triptych.client import Made
 
     whole = len(plan.cells())
     with Asking(service) as asking, Bar(Console(stderr=True)) as bar:
-        for cell, job in grids.walk(service, plan):
+        for cell, job in walk:
             asking.about(job.id)
             bar.show(job, len(done.made), whole)
             if job.over:
@@ -174,7 +181,7 @@ def _print(plan: "Plan", sheet: "Media", path: Path, done: _Done, as_json: bool)
     for file in done.files.values():
         typer.echo(str(file))
     typer.echo(f"{path}   {' x '.join(str(number) for number in plan.shape if number > 1) or 1} cells")
-    typer.echo(f"{seconds:.1f} s" + (f", {cost:.3f} US dollars" if cost else ""), err=True)
+    typer.echo(f"{seconds:.1f} s" + (f", {dollars(cost)}" if cost else ""), err=True)
 
 
 def _told(plan: "Plan", cell: "Cell", done: _Done) -> Mapping[str, Any]:
@@ -182,7 +189,7 @@ def _told(plan: "Plan", cell: "Cell", done: _Done) -> Mapping[str, Any]:
     return {
         "at": list(cell.at),
         "values": dict(zip((one.name for one in plan.sweeps.values()), cell.values, strict=True)),
-        "seed": made.recipe["request"]["seed"],
+        "seed": made.recipe["request"].get("seed"),
         "seconds": round(made.seconds, 3),
         "file": str(file) if file else None,
     }

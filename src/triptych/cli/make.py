@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from typer import Argument, Option
 
 from triptych.cli.flags import PICTURE, flagged
-from triptych.cli.options import Json, Named, Out, Which
+from triptych.cli.options import DryRun, Json, Named, Out, Successor, Unpriced, Which
 
 __all__ = ["make"]
 
@@ -28,11 +28,9 @@ def make(
         Path | None, Option(metavar="FILE", help="Draw the first one's path: .png .mp4 .gif .webp")
     ] = None,
     option: Named = None,
-    dry_run: Annotated[bool, Option("--dry-run", help="Say what it would cost and take, and make nothing")] = False,
-    successor: Annotated[
-        bool, Option("--successor", help="Of a model that is gone, take what comes closest today")
-    ] = False,
-    unpriced: Annotated[bool, Option("--unpriced", help="Go on where nobody knows what it costs")] = False,
+    dry_run: DryRun = False,
+    successor: Successor = False,
+    unpriced: Unpriced = False,
     *,
     said: dict[str, Any],
 ) -> None:
@@ -53,6 +51,6 @@ def make(
     plan = places.plan(out, card.media)
     request = client.request(card, prompt, **said)
     if dry_run:
-        foretold(service, request, as_json)
+        foretold(service, [request], as_json)
         return
     produce.produce(service, service.submit(request, unpriced=unpriced), produce.Wish(plan, trace, as_json))

@@ -9,13 +9,28 @@ import typer
 from triptych.errors import InvalidField, RequestError
 from triptych.types import Card, Medium
 
-__all__ = ["Device", "Dtype", "Json", "Named", "Out", "Which", "medium", "options"]
+__all__ = [
+    "Device",
+    "DryRun",
+    "Dtype",
+    "Json",
+    "Named",
+    "Out",
+    "Successor",
+    "Unpriced",
+    "Which",
+    "medium",
+    "options",
+]
 
 Out = Annotated[str | None, typer.Option("--out", "-o", metavar="PATH", help="File or folder; else named here")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object")]
 Device = Annotated[str | None, typer.Option(metavar="NAME", help="cpu, cuda, cuda:1, mps; else the first GPU there is")]
 Dtype = Annotated[str | None, typer.Option(metavar="NAME", help="float32, bfloat16 or float16, of the networks")]
 
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would cost and take, and make nothing")]
+Successor = Annotated[bool, typer.Option("--successor", help="Of a model that is gone, take what comes closest today")]
+Unpriced = Annotated[bool, typer.Option("--unpriced", help="Go on where nobody knows what it costs")]
 Which = Annotated[str | None, typer.Option("--model", "-m", help="See: triptych models")]
 Named = Annotated[
     list[str] | None, typer.Option("--option", metavar="NAME=VALUE", help="Whatever else the model takes")

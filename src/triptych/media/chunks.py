@@ -118,6 +118,8 @@ def riff(data: bytes) -> list[Part]:
         within(data, at + 8 + size, "chunk")
         found.append(Part(name, at, at + 8, min(at + 8 + size + size % 2, len(data))))
         at = found[-1].end
+    if not found:
+        raise Cut("nothing is in it")
     return found
 
 

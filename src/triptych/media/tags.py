@@ -32,6 +32,8 @@ NO_END = b"\xff" * 8  # the time of a page on which no packet ends
 def in_boxes(data: bytes, recipe: Mapping[str, Any]) -> bytes:
     """MP4 and QuickTime, fragmented or not: after all other boxes, but before the index that must be the last one."""
     kept = [part for part in boxes(data) if not (part.name == b"meta" and OURS in data[part.body : part.body + 256])]
+    if not kept:
+        raise Cut("nothing is in it")
     pieces = [data[part.start : part.end] for part in kept]
     if number(pieces[-1], 0, 4) == 0:  # it went on to the end of the file
         pieces[-1] = _long(len(pieces[-1]), 4) + pieces[-1][4:]

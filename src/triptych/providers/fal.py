@@ -27,7 +27,12 @@ SCHEMA: Final = "https://fal.ai/api/openapi/queue/openapi.json"
 UPLOAD: Final = "https://rest.fal.ai/storage/auth/token?storage_type=fal-cdn-v3"
 PAGE: Final = "https://fal.ai/models"
 INLINE: Final = 256 * 1024  # bytes of a file that goes along as a data URL
-STATES: Mapping[str, TicketState] = {"IN_QUEUE": "queued", "IN_PROGRESS": "running", "COMPLETED": "succeeded"}
+STATES: Mapping[str, TicketState] = {
+    "IN_QUEUE": "queued",
+    "IN_PROGRESS": "running",
+    "COMPLETED": "succeeded",
+    "CANCELLED": "cancelled",
+}
 HEADERS: Mapping[str, str] = {  # by the settings
     "priority": "X-Fal-Queue-Priority",
     "start_timeout": "X-Fal-Request-Timeout",
@@ -100,7 +105,8 @@ class Fal:
         reply = await wire.ask(handle["response_url"], takes=lambda reply: reply.ok or reply.status in (400, 422))
         if not reply.ok:  # how a model says that it will not, or cannot
             return Answer("moderated" if _ruled(reply) else "failed", handle, reason=_words(reply))
-        return _made(reply.json(), handle)
+        units = reply.headers.get("x-fal-billable-units")
+        return _made(reply.json(), handle, {"billable_units": units} if units else {})
 
     async def cancel(self, wire: "Wire", handle: Mapping[str, Any]) -> bool:
         """Of one that is at work already it is a request to stop, no more."""
@@ -148,7 +154,7 @@ def _guessed(output: Mapping[str, Any], category: str) -> Medium | None:
     return found[0] if len(found) == 1 else medium_of(f"{category.rpartition('-to-')[2]}/")
 
 
-def _made(told: dict[str, Any], handle: Mapping[str, Any]) -> Answer:
+def _made(told: dict[str, Any], handle: Mapping[str, Any], beside: Mapping[str, Any]) -> Answer:
     """What came of it: what its own filter blackened is left out."""
     found, flags = assets(told, handle["media"]), told.get("has_nsfw_concepts")
     clean = found
@@ -158,7 +164,9 @@ def _made(told: dict[str, Any], handle: Mapping[str, Any]) -> Answer:
     if not clean:
         return Answer("moderated" if found else "failed", handle, reason=reason or "its result holds no such file")
     kept = {name: told[name] for name in ("seed", "prompt") if isinstance(told.get(name), int | str)}
-    return Answer("succeeded", handle, clean, reason=reason, told={"request_id": handle["request_id"], **kept})
+    return Answer(
+        "succeeded", handle, clean, reason=reason, told={"request_id": handle["request_id"], **kept, **beside}
+    )
 
 
 async def _placed(wire: "Wire", file: Artifact) -> str:

@@ -185,7 +185,8 @@ def _offered(told: Mapping[str, Any], id: str) -> Iterator[tuple[str, Model, str
     found = told.get("inferenceProviderMapping") or {}
     entries = found.items() if isinstance(found, Mapping) else [(one.get("provider"), one) for one in found]
     for provider, entry in sorted(entries, key=lambda one: one[1].get("status") != "live"):
-        model = Model(id, str(entry.get("providerId", id)), str(entry.get("adapterWeightsPath") or ""))
+        mapped = id if provider == "hf-inference" else str(entry.get("providerId", id))
+        model = Model(id, mapped, str(entry.get("adapterWeightsPath") or ""))
         yield str(provider), model, str(entry.get("task", ""))
     if "hf-inference" not in dict(entries) and told.get("pipeline_tag"):
         yield "hf-inference", Model(id, id), str(told["pipeline_tag"])

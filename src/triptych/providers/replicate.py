@@ -145,9 +145,7 @@ def answered(told: dict[str, Any], media: Medium, place: str) -> Answer:
 
 
 def _empty(gone: bool) -> str:
-    return (
-        "Replicate keeps results for an hour, and no longer has this one" if gone else "its result holds no such file"
-    )
+    return "results are kept for an hour" if gone else "its result holds no such file"
 
 
 def _card(name: str, parts: hosted.Name, schema: Mapping[str, Any], model: Mapping[str, Any], pinned: str) -> Card:

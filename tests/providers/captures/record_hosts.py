@@ -1,4 +1,4 @@
-"""What fal-client 1.0.3, replicate 1.0.7 and huggingface_hub 2.4.0 send, into fal.json, replicate.json, huggingface.json.
+"""What fal-client 1.0.3, replicate 1.0.7 and huggingface_hub 2.4.0 send, each into the file of its vendor beside this.
 
 Run by hand, in an environment of its own:
 
@@ -66,7 +66,7 @@ class Recorder(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_GET = do_PUT = do_POST
+    do_GET = do_PUT = do_POST  # noqa: N815 -- as the library wants them named
 
 
 def short(told: Any) -> Any:
