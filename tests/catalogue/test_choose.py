@@ -433,6 +433,14 @@ def test_what_the_user_has_a_key_for_is_taken():
     assert line.entry.provider == "bfl"
 
 
+def test_what_has_no_price_is_not_taken_unasked():
+    dear = replace(FOX, name="dear", prices=(row(dollars=90.0),), good_at={})
+    free = replace(FOX, name="unpriced", prices=())
+    known = {one.name: one for one in (free, dear)}
+    assert names(ranked(Wish(), all_usable, known, TODAY))[0] == "unpriced"
+    assert auto(Wish(), all_usable, known, TODAY).entry.name == "dear"
+
+
 def test_where_nothing_can_be_used_that_is_said():
     with pytest.raises(
         RequestError, match=r"no model that makes image .* nearest is fox: needs a key.*triptych doctor"

@@ -144,6 +144,14 @@ def test_auto_minds_what_else_is_said(call, monkeypatch):
     assert "mini-image" in err
 
 
+def test_auto_keeps_to_the_budget_of_a_call(call, monkeypatch):
+    monkeypatch.setenv("TRIPTYCH_BUDGET_CALL", "0.01")
+    monkeypatch.setattr(type(client.shared()), "usable", lambda service, name: "")
+    code, _, err = call("make", "a sketch of a fox", "-m", "auto", "--size", "128x128", "--steps", 2, "--dry-run")
+    assert code == 0, err
+    assert not re.search(r"\$0\.(?!00)", err.splitlines()[0])
+
+
 def test_auto_says_where_nothing_can(call):
     code, _, err = call("make", "a fox", "-m", "auto", "--size", "4096x4096", "-o", "fox.png")
     assert code == 2

@@ -11,6 +11,7 @@ from wares import again, fits, jpeg, picture, png, remote, run, sound, submit, w
 from triptych.errors import (
     BadAnswer,
     Cancelled,
+    Expired,
     InDoubt,
     InvalidField,
     KeyRefused,
@@ -318,7 +319,7 @@ def test_what_is_no_picture_says_why_and_nothing_is_paid_twice(there, here, answ
     ("answer", "error", "words"),
     [
         (Says(403, MODERATED), Refused, "flagged"),
-        (Says(404, {"id": "e", "name": "not_found", "errors": ["no such generation"]}), ProviderError, "no such"),
+        (Says(404, {"id": "e", "name": "not_found", "errors": ["no such generation"]}), Expired, "no such"),
         (Says(200, {**FILTERED, "result": "AAAA"}), Refused, "CONTENT_FILTERED"),
         (Says(500, {"name": "internal_error", "errors": ["oops"]}), ProviderError, "oops"),
     ],

@@ -93,10 +93,12 @@ def ranked(wish: Wish, usable: Usable, known: Mapping[str, Entry] | None = None,
 
 
 def auto(wish: Wish, usable: Usable, known: Mapping[str, Entry] | None = None, today: date | None = None) -> Line:
-    """The first of those that can be asked now. Raises RequestError where there is none, InvalidField."""
+    """The first of those that can be asked now and whose price is known. Raises RequestError where there is none,
+    InvalidField."""
     ranking = ranked(replace(wish, usable_only=True), usable, known, today)
-    if ranking.lines:
-        return ranking.lines[0]
+    priced = [line for line in ranking.lines if line.price is not None]
+    if priced:
+        return priced[0]
     told = f"no model that makes {ranking.reading.medium} can be asked for this now."
     raise RequestError(" ".join([told, *_nearest(_able(ranking)), "See: triptych choose; triptych doctor"]))
 

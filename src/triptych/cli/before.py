@@ -40,11 +40,13 @@ def followed(service: "Service", model: str, as_json: bool) -> str:
 def chosen(service: "Service", prompt: str, medium: Medium | None, said: Mapping[str, Any], as_json: bool) -> str:
     """The name of the model that the catalogue chooses for a prompt, among those that can be asked now."""
     from triptych.catalogue.choose import Wish, auto
+    from triptych.service.config import config
 
     given = {name: value for name, value in said.items() if value is not None}
     wish = Wish(
         prompt,
         kind=medium,
+        budget=config().settings.budgets().call,
         size=(given["width"], given["height"]) if "width" in given else None,
         duration=given.get("duration"),
         count=given.get("count", 1),

@@ -73,7 +73,7 @@ def _ended(leaf: Leaf, title: str) -> TriptychError:
         case "cancelled":
             return Cancelled(f"{title} stopped it: {reason or 'it gives no reason'}.")
         case "expired" if not leaf.kind:
-            return Expired(f"{title} made it and has it no more: {reason or 'it gives no reason'}.")
+            return Expired(f"{title} no longer has it: {reason or 'it gives no reason'}.")
         case "succeeded":
             return BadAnswer(f"{title} says that it is done, and gave nothing.")
     kind = {"InDoubt": InDoubt, "Expired": Expired, "Unreachable": Unreachable}.get(leaf.kind, ProviderError)
