@@ -75,7 +75,7 @@ def planned(card: Card, prompt: str, axes: Mapping[str, Along | None], **given: 
     if given.get("count") not in (None, 1):
         raise InvalidField("count", given["count"], "1 in a grid", "Let the seed be an axis: z seed=1,2,3.")
     if given.get("seed") is None and "seed" in card.fields and "seed" not in fields:
-        given["seed"] = secrets.randbelow(SEEDS)
+        given["seed"] = secrets.randbelow(int(card.fields["seed"].maximum or SEEDS - 1) + 1)
     return Plan(client.request(card, prompt, **given), sweeps)
 
 

@@ -107,7 +107,7 @@ def test_what_cannot_be_is_refused_before_anything_is_made(call, monkeypatch, ar
 
 def test_what_fails_leaves_what_is_done(call, home, monkeypatch):
     submit, service = client.shared().submit, client.shared()
-    monkeypatch.setattr(service, "submit", lambda request: submit(request) if request.steps < 4 else failing())
+    monkeypatch.setattr(service, "submit", lambda asked, **_: submit(asked) if asked.steps < 4 else failing())
 
     async def failing():
         raise Cancelled("stopped on request.")
