@@ -20,7 +20,7 @@ sys.path.append(str(Path(__file__).parent / "weights"))  # whose writers of file
 @pytest.fixture
 def home(tmp_path, monkeypatch):
     """An empty TRIPTYCH_HOME and a working folder, and nothing left over of other tests."""
-    from triptych import client
+    from triptych import catalogue, client
 
     place = tmp_path / "home"
     work = tmp_path / "work"
@@ -30,6 +30,7 @@ def home(tmp_path, monkeypatch):
     client.shared.cache_clear()
     yield place
     client.shared.cache_clear()
+    catalogue.use(None)
 
 
 @pytest.fixture
