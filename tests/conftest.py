@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 FAMILY = Path(__file__).parent / "family"
 sys.path.insert(0, str(FAMILY))  # with its entry point, before any card is read
 sys.path.append(str(Path(__file__).parent / "weights"))  # whose writers of files other tests use too
+sys.path.append(str(Path(__file__).parent / "providers"))  # and whose vendors on this machine
 
 
 @pytest.fixture
@@ -27,10 +29,21 @@ def home(tmp_path, monkeypatch):
     work.mkdir()
     monkeypatch.setenv("TRIPTYCH_HOME", str(place))
     monkeypatch.chdir(work)
+    for name in accounts():
+        monkeypatch.delenv(name, raising=False)
     client.shared.cache_clear()
     yield place
     client.shared.cache_clear()
     catalogue.use(None)
+
+
+@cache
+def accounts():
+    """The environment names of every vendor's key, base URL and settings: no test asks with somebody's own."""
+    from triptych.providers import tables
+
+    specs = [tables.spec(path.stem) for path in sorted(tables.HERE.glob("*.toml"))]
+    return [name for one in specs for names in (one.keys, one.base_urls, *one.settings.values()) for name in names]
 
 
 @pytest.fixture

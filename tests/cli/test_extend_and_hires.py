@@ -12,7 +12,8 @@ import triptych
 from triptych import client
 from triptych.errors import InvalidField
 from triptych.media import image
-from triptych.media.canvas import Margins, filled, seam
+from triptych.media.canvas import filled, seam
+from triptych.media.margins import Margins
 from triptych.types import Progress
 
 

@@ -57,6 +57,7 @@ FOREIGN: Mapping[str, str] = {  # what may come from elsewhere and is kept as it
     ".tif": "image/tiff",
     ".bmp": "image/bmp",
 }
+MIMES = {"MPO": "image/jpeg"}  # by Pillow's name: a JPEG with more pictures behind it
 SHOWN: Mapping[Medium, str] = {  # of each medium: what a browser plays
     "image": "image/png",
     "video": "video/mp4",
@@ -163,9 +164,6 @@ def exactly(artifact: Artifact, path: Path) -> Artifact:
     if path.suffix.lower() != f".{wanted}":
         raise FileProblem(f"{path}: extension {path.suffix!r} given; this is a {artifact.mime}, name it .{wanted}.")
     return artifact
-
-
-MIMES = {"MPO": "image/jpeg"}  # a JPEG with more pictures behind it, such as how bright its light is
 
 
 def artifact(data: bytes, where: str) -> Artifact:

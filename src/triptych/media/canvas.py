@@ -5,35 +5,17 @@ seam and lose their detail, so that a walk that begins there is led by them and 
 the seam to 0 at `feather` pixels inside, along 3 s^2 - 2 s^3. PIL and numpy, no tensors.
 """
 
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 
 import numpy
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-__all__ = ["Margins", "filled", "seam"]
+from triptych.media.margins import Margins
+
+__all__ = ["filled", "seam"]
 
 RADII = (0, 1, 2, 4, 8, 16, 32, 64, 128)  # pixels, of the blurs between which the fill is interpolated
-
-
-@final
-@dataclass(frozen=True, slots=True)
-class Margins:
-    """Pixels on each side of a picture."""
-
-    left: int = 0
-    top: int = 0
-    right: int = 0
-    bottom: int = 0
-
-    def __str__(self) -> str:
-        told = [f"{name}={getattr(self, name)}" for name in self.__slots__ if getattr(self, name)]
-        return ",".join(told) or "nothing"
-
-    def around(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The (width, height) of the canvas around a picture of this size."""
-        return self.left + size[0] + self.right, self.top + size[1] + self.bottom
 
 
 def filled(picture: Image.Image, margins: Margins) -> Image.Image:

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import final
+from typing import Literal, final
 
 __all__ = [
     "Cut",
@@ -57,11 +57,11 @@ class Part:
     end: int
 
 
-def number(data: bytes, at: int, size: int, order: str = "big") -> int:
+def number(data: bytes, at: int, size: int, order: Literal["big", "little"] = "big") -> int:
     """The unsigned number in `size` bytes from `at`. Raises Cut."""
     if at + size > len(data):
         raise Cut(f"it ends at byte {len(data)}, in the middle of a header")
-    return int.from_bytes(data[at : at + size], "big" if order == "big" else "little")
+    return int.from_bytes(data[at : at + size], order)
 
 
 def png(data: bytes) -> list[Part]:
@@ -81,26 +81,11 @@ def png(data: bytes) -> list[Part]:
 def jpeg(data: bytes) -> list[Part]:
     """The segments up to EOI, named by their marker (b"\\xe1" is APP1); a scan ends with its data. Raises Cut,
     also where another picture that follows is not whole."""
-    found, at = [Part(b"\xd8", 0, 2, 2)], 2
-    while True:
-        name = data[at + 1 : at + 2]
-        if number(data, at, 1) != 0xFF or not name:
-            raise Cut(f"no marker at byte {at}")
-        if name == b"\xff":  # a marker may be preceded by any number of these
-            at += 1
-            continue
-        if name == b"\xd9":
-            if data[at + 2 : at + 5] == b"\xff\xd8\xff":
-                jpeg(data[at + 2 :])
-            return [*found, Part(name, at, at + 2, at + 2)]
-        end = within(data, at + 2 + number(data, at + 2, 2), "segment")
-        if name == b"\xda":
-            following = MARKER.search(data, end)
-            if following is None:
-                raise Cut("it ends in the middle of the pixels")
-            end = following.start()
-        found.append(Part(name, at, at + 4, end))
-        at = end
+    found = _picture(data, 0)
+    end = found[-1].end
+    while data[end : end + 3] == b"\xff\xd8\xff":
+        end = _picture(data, end)[-1].end
+    return found
 
 
 def riff(data: bytes) -> list[Part]:
@@ -142,10 +127,10 @@ def gif(data: bytes) -> list[Part]:
     return [*found, Part(name, at, at, at + 1)]
 
 
-def boxes(data: bytes, start: int = 0, end: int | None = None) -> list[Part]:
-    """The boxes of MP4, QuickTime and AVIF between two places. Raises Cut."""
+def boxes(data: bytes) -> list[Part]:
+    """The outermost boxes of MP4, QuickTime and AVIF. Raises Cut."""
     found: list[Part] = []
-    at, last = start, len(data) if end is None else end
+    at, last = 0, len(data)
     while at < last:
         size, body = number(data, at, 4), at + 8
         name = data[at + 4 : body]
@@ -229,6 +214,28 @@ def mp3(data: bytes) -> list[Part]:
         if len(found) < said:
             raise Cut(f"it says that it has {said} frames and has {len(found) - 1}")
     return found
+
+
+def _picture(data: bytes, at: int) -> list[Part]:
+    found = [Part(b"\xd8", at, at + 2, at + 2)]
+    at += 2
+    while True:
+        name = data[at + 1 : at + 2]
+        if number(data, at, 1) != 0xFF or not name:
+            raise Cut(f"no marker at byte {at}")
+        if name == b"\xff":  # a marker may be preceded by any number of these
+            at += 1
+            continue
+        if name == b"\xd9":
+            return [*found, Part(name, at, at + 2, at + 2)]
+        end = within(data, at + 2 + number(data, at + 2, 2), "segment")
+        if name == b"\xda":
+            following = MARKER.search(data, end)
+            if following is None:
+                raise Cut("it ends in the middle of the pixels")
+            end = following.start()
+        found.append(Part(name, at, at + 4, end))
+        at = end
 
 
 def _frames(data: bytes, at: int) -> Iterator[Part]:

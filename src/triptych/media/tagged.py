@@ -156,7 +156,7 @@ def _extended(data: bytes, first: Part) -> bytes:
     body = data[first.body : first.end]
     match first.name:
         case b"VP8X":
-            return bytes([body[0] | HAS_EXIF]) + body[1:10]
+            return (number(body, 0, 10, "little") | HAS_EXIF).to_bytes(10, "little")
         case b"VP8L":
             bits = number(body, 1, 4, "little")
             width, height, alpha = bits & 0x3FFF, bits >> 14 & 0x3FFF, bits >> 28 & 1

@@ -55,8 +55,8 @@ def in_mp3(data: bytes, recipe: Mapping[str, Any]) -> bytes:
 def in_wav(data: bytes, recipe: Mapping[str, Any]) -> bytes:
     """As LIST INFO, or as ID3 where somebody else's comment is; before the samples, whose size may be unknown."""
     chunks, key, text = riff(data), _key(data), to_text(recipe)
-    if all(part.name != b"data" for part in chunks):
-        raise Cut("no samples are in it")
+    if data[:4] != b"RIFF" or all(part.name != b"data" for part in chunks):
+        raise Cut("it is too large a file, or no samples are in it")
     tags = [part for part in chunks if key == KEY and part.name in (b"id3 ", b"ID3 ")]
     if key == KEY:
         told = _chunk(b"id3 ", _framed(data[tags[0].body : tags[0].end] if tags else NO_TAG, key, text))

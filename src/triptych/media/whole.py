@@ -10,8 +10,8 @@ import io
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, final
 
 import av
 from PIL import ImageSequence
@@ -47,6 +47,7 @@ WALKS: Mapping[str, Callable[[bytes], Any]] = {
 }
 MOVING = ("image/gif", "image/webp", "image/png", "image/avif")  # which may have several frames
 SLACK, SHARE = 0.5, 0.1  # seconds, and of the whole, by which a file may be shorter than it says
+BROKEN = 0.02  # of the packets, and one: what may be undecodable in a file all of which is there
 HEAD = 4096  # bytes that are looked at for text
 
 
@@ -130,19 +131,22 @@ def _read(container: av.container.InputContainer, found: Artifact, where: str) -
     streams = [one for one in (*container.streams.video, *container.streams.audio) if _plays(one)]
     if not any(found.mime.startswith(stream.type) for stream in streams):
         raise FileProblem(f"{where} ({found.mime}) has no codec that is known here.")
-    packets, decoded, seconds = _counts(container, streams)
+    read = _counts(container, streams)
+    problem = f"{where} ({found.mime}) is cut short or damaged:"
     for stream in streams:
-        at = stream.index
-        if not decoded[at] or packets[at] < stream.frames:
-            told = f"its {stream.type} has {packets[at]} whole packets" + (
-                f" of {stream.frames}" if stream.frames else ""
-            )
-            raise FileProblem(f"{where} ({found.mime}) is cut short or damaged: {told}.")
+        if read.packets[stream.index] < stream.frames:
+            told = f"{read.packets[stream.index]} packets of {stream.frames}"
+            raise FileProblem(f"{problem} its {stream.type} has {told}.")
+    if not any(read.decoded[stream.index] for stream in streams if found.mime.startswith(stream.type)):
+        raise FileProblem(f"{problem} nothing in it can be decoded.")
+    cut = 0 if found.mime == "audio/wav" else read.cut  # whose last packet is marked where its length was not known
+    if cut or read.failed > 1 + BROKEN * read.packets.total():
+        raise FileProblem(f"{problem} {read.failed + cut} of {read.packets.total()} packets are not whole.")
     said = (container.duration or 0) / av.time_base
-    if seconds < said * (1 - SHARE) - SLACK:
-        raise FileProblem(f"{where} ({found.mime}) is cut short: it says {said:.1f} s and has {seconds:.1f} s.")
-    if found.mime == "audio/flac":
-        _exactly(found.data, decoded.total(), where)
+    if read.seconds < said * (1 - SHARE) - SLACK:
+        raise FileProblem(f"{problem} it says {said:.1f} s and has {read.seconds:.1f} s.")
+    if found.mime == "audio/flac" and read.decoded.total() < (least := _samples(found.data)):
+        raise FileProblem(f"{problem} it has {read.decoded.total()} samples of {least}.")
 
 
 def _plays(stream: av.stream.Stream) -> bool:
@@ -150,27 +154,43 @@ def _plays(stream: av.stream.Stream) -> bool:
     return stream.codec_context is not None and not (stream.type == "video" and cover(stream))
 
 
-def _counts(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
-) -> tuple[Counter[int], Counter[int], float]:
-    """Of each stream how many packets are whole, and how many key frames or samples came of them; seconds in all."""
-    packets, decoded, times = Counter[int](), Counter[int](), list[float]()
+@final
+@dataclass(slots=True)
+class _Read:
+    """What was read: of each stream, how many packets there are and how many key frames or samples came of them; how
+    many packets could not be decoded, and how many are not whole; and from when to when they last."""
+
+    packets: Counter[int] = field(default_factory=Counter)
+    decoded: Counter[int] = field(default_factory=Counter)
+    failed: int = 0
+    cut: int = 0
+    times: list[float] = field(default_factory=list)
+
+    @property
+    def seconds(self) -> float:
+        """From the first one's begin to the last one's end."""
+        return max(self.times, default=0) - min(self.times, default=0)
+
+
+def _counts(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> _Read:
+    read = _Read()
     for stream in streams:
         if stream.type == "video":
             stream.codec_context.skip_frame = "NONKEY"
     for packet in container.demux(streams):
         at = packet.stream.index
-        for frame in packet.decode():
-            decoded[at] += frame.samples if isinstance(frame, av.AudioFrame) else 1
-        packets[at] += packet.size > 0 and not packet.is_corrupt
+        read.packets[at] += packet.size > 0
+        read.cut += packet.is_corrupt
         if packet.pts is not None:
-            times += [float(time * packet.time_base) for time in (packet.pts, packet.pts + (packet.duration or 0))]
-    return packets, decoded, max(times, default=0) - min(times, default=0)
+            read.times += [float(time * packet.time_base) for time in (packet.pts, packet.pts + (packet.duration or 0))]
+        try:
+            for frame in packet.decode():
+                read.decoded[at] += frame.samples if isinstance(frame, av.AudioFrame) else 1
+        except av.FFmpegError:
+            read.failed += 1
+    return read
 
 
-def _exactly(data: bytes, samples: int, where: str) -> None:
-    """Holds the samples of a FLAC file against how many it says that it has; 0 there stands for unknown."""
-    first = flac(data)[0]
-    said = number(data, first.body + 13, 5) & (1 << 36) - 1
-    if samples < said:
-        raise FileProblem(f"{where} (audio/flac) is cut short: it has {samples} samples of {said}.")
+def _samples(data: bytes) -> int:
+    """How many a FLAC file says that it has; 0 stands for unknown."""
+    return number(data, flac(data)[0].body + 13, 5) & (1 << 36) - 1

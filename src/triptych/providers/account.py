@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, Final, final
 from urllib.parse import quote, urlsplit
 
-__all__ = ["Account", "Secret", "Spec", "within"]
+__all__ = ["Account", "Secret", "Spec", "bare", "leads", "within"]
 
 HIDDEN: Final = "[key]"
 FRESH: Final = 240.0  # seconds that a key which a program prints is kept: some print one that has only minutes left
@@ -91,11 +91,29 @@ class Account:
 
     def belongs(self, url: str) -> bool:
         """Whether the key may go there: to the base URL's own origin, or by https to a host of the vendor's."""
+        if not leads(url):
+            return False
         return _origin(url) == _origin(self.base_url) or within(url, self.spec.hosts)
 
     def hide(self, text: str) -> str:
         """The text without the key."""
         return text if self.key is None else self.key.hide(text)
+
+
+def leads(url: str) -> bool:
+    """Whether it is a URL of a host that can be asked."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0 and url.isprintable()
+    except ValueError:  # of the host or the port
+        return False
+
+
+def bare(url: str) -> str:
+    """A URL to be shown: without a name and password in it."""
+    before, mark, rest = url.partition("://")
+    host, slash, path = rest.partition("/")
+    return f"{before}{mark}{host.rpartition('@')[2]}{slash}{path}"
 
 
 def within(url: str, hosts: tuple[str, ...]) -> bool:

@@ -5,13 +5,11 @@ connection was refused, or the answer is 429. Where it was cut, timed out or ans
 """
 
 import asyncio
-import json
 import random
-import time
+import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, final
@@ -22,23 +20,26 @@ import httpx
 from triptych.errors import (
     BadAnswer,
     Expired,
+    FileProblem,
     InDoubt,
     NotSetUp,
     ProviderError,
     RateLimited,
+    RequestError,
     Unreachable,
 )
-from triptych.providers.account import Account
+from triptych.providers import partial, replies
+from triptych.providers.account import Account, bare, leads
 from triptych.providers.vendor import Part, Reply
 
 __all__ = ["Pace", "Wire", "ask_once"]
 
-UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError, httpx.UnsupportedProtocol)
+UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.ProxyError)
+UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # found out before the first byte
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)  # of what may be asked again
-GONE = (401, 403, 404, 410)  # of a result's URL
+GONE = (400, 401, 403, 404, 410)  # of a result's URL; what is signed and expired is a 400 at some
 REDIRECTS = 5
 SOON = 30.0  # seconds for an answer that somebody waits for
-LARGEST = 4 * 2**30  # bytes of one result
 
 
 @final
@@ -99,7 +100,7 @@ class Wire:
             try:
                 self._client = httpx.AsyncClient(timeout=timeout, proxy=self.account.proxy, headers=agent)
             except (ValueError, httpx.InvalidURL, ImportError) as problem:
-                told = f"proxy {self.account.proxy!r} of {self.account.spec.name} cannot be used: {problem}"
+                told = f"proxy {bare(str(self.account.proxy))!r} of {self.account.spec.name} cannot be used: {problem}"
                 raise NotSetUp(f"{told}. Mend it in config.toml or the environment.") from None
         return self._client
 
@@ -115,17 +116,19 @@ class Wire:
         for attempt in range(self._pace.tries):
             last = attempt + 1 == self._pace.tries
             try:
-                response = await self._open.request(method, self.url(path), **self._said(path, **said))
+                response = await self._open.send(self._built(method, **self._said(path, **said)))
             except UNSENT as problem:
                 if last:
                     raise self._unreachable(path, problem) from None
                 await self._pace.wait(self._pace.between(attempt), None)
                 continue
-            except httpx.HTTPError as problem:
+            except UNSENDABLE as problem:
+                raise self._unwritten(problem) from None
+            except (httpx.HTTPError, OSError) as problem:
                 raise self._doubt(
                     f"{type(problem).__name__}, {self.account.hide(str(problem)) or 'no answer'}"
                 ) from None
-            reply = _reply(response)
+            reply = replies.reply(response)
             if reply.ok:
                 return reply
             if reply.status >= 500 or reply.status == 408:
@@ -144,18 +147,18 @@ class Wire:
         while True:
             last = attempt + 1 >= self._pace.tries
             try:
-                response = await self._open.request(method, url, **self._said(url, **said))
-            except httpx.HTTPError as problem:
+                response = await self._open.send(self._built(method, **self._said(url, **said)))
+            except (httpx.HTTPError, OSError) as problem:
                 if last:
-                    raise self._unreachable(url, problem) from None
+                    raise self._unanswered(url, problem) from None
                 await self._pace.wait(self._pace.between(attempt), None)
                 attempt += 1
                 continue
-            reply = _reply(response)
+            reply = replies.reply(response)
             if takes(reply):
                 return reply
             if response.is_redirect and hops < REDIRECTS:
-                url, hops = urljoin(url, response.headers.get("location", "")), hops + 1
+                url, hops = replies.led(url, response), hops + 1
                 continue
             if last or reply.status not in PASSING or isinstance(self._explain(reply), BadAnswer):
                 raise self._failed(reply)
@@ -167,21 +170,23 @@ class Wire:
         for attempt in range(self._pace.tries):
             last = attempt + 1 == self._pace.tries
             try:
-                async with self._open.stream("POST", self.url(path), **self._said(path, **said)) as response:
+                async with self._streamed("POST", **self._said(path, **said)) as response:
                     if response.is_success and "json" in response.headers.get("content-type", ""):
-                        yield "", _reply(response, await response.aread()).json()  # one that does not stream
+                        yield "", replies.reply(response, await response.aread()).json()  # one that does not stream
                         return
                     if response.is_success:
-                        async for event in _events(response):
+                        async for event in replies.events(response):
                             yield event
                         return
-                    reply = _reply(response, await response.aread())
+                    reply = replies.reply(response, await response.aread())
             except UNSENT as problem:
                 if last:
                     raise self._unreachable(path, problem) from None
                 await self._pace.wait(self._pace.between(attempt), None)
                 continue
-            except httpx.HTTPError as problem:
+            except UNSENDABLE as problem:
+                raise self._unwritten(problem) from None
+            except (httpx.HTTPError, OSError) as problem:
                 raise self._doubt(f"{type(problem).__name__} while it was streamed") from None
             if reply.status >= 500 or reply.status == 408:
                 raise self._doubt(f"the answer was {reply.status}: {self._told(reply)}")
@@ -191,62 +196,86 @@ class Wire:
         """Brings what lies at a URL to a file, whole or not at all, going on where it was cut.
 
         keyed: whether the vendor wants its key there too; it goes to the vendor's own hosts only. Raises Expired where
-        it is no longer there, Unreachable.
+        it is no longer there, KeyRefused, Unreachable, FileProblem where it cannot be written.
         """
-        part, url = place.with_name(f"{place.name}.part"), self.url(url)
-        problem = ""
+        url, problem, after = self.url(url), "", 0.0
         for attempt in range(self._pace.tries):
+            if attempt:
+                await self._pace.wait(after or self._pace.between(attempt - 1), None)
             try:
-                async with self._opened(url, part, keyed) as response:
-                    if response.status_code in GONE:
-                        part.unlink(missing_ok=True)
-                        told = f"{self.account.spec.title} no longer keeps the result ({response.status_code})"
-                        raise Expired(f"{told}. It was made, and is paid for; ask for it again.")
-                    if response.status_code == 416:  # all of it is here, or something else lies there now
-                        part.unlink(missing_ok=True)
-                        continue
-                    if response.is_success:
-                        await _received(response, part)
-                        part.replace(place)
+                async with self._opened(url, partial.here(place), keyed) as response:
+                    await self._check_there(response, place)
+                    if response.is_success and await partial.received(response, place):
                         return
-                    problem = f"the answer was {response.status_code}"
-            except httpx.HTTPError as cut:
-                problem = self.account.hide(f"{type(cut).__name__} {cut}".strip())
-            await self._pace.wait(self._pace.between(attempt), None)
+                    problem, after = f"the answer was {response.status_code}", replies.asked(response) or 0.0
+            except (httpx.HTTPError, ssl.SSLError) as cut:
+                problem, after = self.account.hide(f"{type(cut).__name__} {cut}".strip()), 0.0
+            except OSError as full:
+                raise FileProblem(f"cannot write {place}: {full.strerror or full}. It can still be fetched.") from full
+            if after > self._pace.patience:
+                problem += f", to be asked again in {after:.0f} s"
+                break
         host = urlsplit(url).hostname
         raise Unreachable(
             f"the result cannot be fetched from {host}: {problem}. It waits there; go on with triptych resume."
         )
 
+    async def _check_there(self, response: httpx.Response, place: Path) -> None:
+        """Raises Expired where nothing is there any longer, KeyRefused where the key is not taken."""
+        status = response.status_code
+        if status in (401, 403) and self.account.spec.header in response.request.headers:
+            raise self._failed(replies.reply(response, await response.aread()))
+        if status in GONE or status == 416:  # all of it is here, or something else lies there now
+            partial.drop(place)
+        if status in GONE:
+            told = f"{self.account.spec.title} no longer keeps the result ({status})"
+            raise Expired(f"{told}. It was made, and is paid for; ask for it again.")
+
     @asynccontextmanager
-    async def _opened(self, url: str, part: Path, keyed: bool) -> AsyncIterator[httpx.Response]:
-        """The answer behind all redirects, which may lead anywhere: the key goes along to the vendor's hosts only."""
-        here = part.stat().st_size if part.exists() else 0
+    async def _opened(self, url: str, here: int, keyed: bool) -> AsyncIterator[httpx.Response]:
+        """The answer behind all redirects, which may lead anywhere: the key goes along to the vendor's hosts only.
+
+        here: bytes that need not come again.
+        """
         for _ in range(REDIRECTS + 1):
-            headers = {"range": f"bytes={here}-"} if here else {}
+            headers = {"accept-encoding": "identity"} | ({"range": f"bytes={here}-"} if here else {})
             if keyed and self.account.belongs(url):
                 headers |= self._key()
-            async with self._open.stream("GET", url, headers=headers) as response:
+            if not leads(url):
+                raise BadAnswer("the result's URL is none: it was not followed.")
+            async with self._streamed("GET", url, headers=headers) as response:
                 if not response.is_redirect:
                     yield response
                     return
-                further = urljoin(url, response.headers.get("location", ""))
-            if urlsplit(url).scheme == "https" and urlsplit(further).scheme != "https":
-                raise BadAnswer(
-                    f"the result's URL leads from https to {urlsplit(further).scheme}: it was not followed."
-                )
+                further = replies.led(url, response)
+            if urlsplit(url).scheme == "https" and not further.startswith("https:"):
+                raise BadAnswer("the result's URL leads from https to something else: it was not followed.")
             url = further
         raise BadAnswer("the result's URL leads in circles: it was not followed.")
 
+    @asynccontextmanager
+    async def _streamed(self, method: str, url: str, **told: Any) -> AsyncIterator[httpx.Response]:
+        async with aclosing(await self._open.send(self._built(method, url, **told), stream=True)) as response:
+            yield response
+
+    def _built(self, method: str, url: str, **told: Any) -> httpx.Request:
+        """Raises RequestError where it cannot be written."""
+        client = self._open
+        try:
+            return client.build_request(method, url, **told)
+        except (httpx.InvalidURL, ValueError, TypeError, RecursionError) as problem:
+            why = problem  # the next error shall not carry this one along: it may hold a header
+        raise self._unwritten(why)
+
     def _said(
         self, path: str, *, parts: Sequence[Part] = (), headers: Mapping[str, str] | None = None, **rest: Any
-    ) -> Any:
+    ) -> dict[str, Any]:
         """What httpx is told. Raises BadAnswer where the key would go to a stranger."""
         url = self.url(path)
         if not self.account.belongs(url):
-            host = urlsplit(url).hostname or url
+            host = urlsplit(url).hostname if leads(url) else repr(url[:80])
             raise BadAnswer(f"{self.account.spec.title} sent us to {host}, which is not its own: the key was not sent.")
-        said: dict[str, Any] = {**rest, "headers": {**self._key(), **(headers or {})}}
+        said: dict[str, Any] = {**rest, "url": url, "headers": {**self._key(), **(headers or {})}}
         if parts:
             said["files"] = [part.told() for part in parts]
         return {name: value for name, value in said.items() if value is not None}
@@ -274,7 +303,9 @@ class Wire:
         await self._pace.wait(self._pace.between(attempt) if asked is None else asked, None)
 
     def _failed(self, reply: Reply) -> ProviderError:
-        problem = self._explain(reply)
+        """What the answer means, without the key, should the vendor have said it back."""
+        body = self.account.hide(reply.body.decode(errors="surrogateescape")).encode(errors="surrogateescape")
+        problem = self._explain(replace(reply, body=body))
         problem.args = tuple(self.account.hide(str(one)) for one in problem.args)
         return problem
 
@@ -286,6 +317,18 @@ class Wire:
         told = self.account.hide(str(problem)) or type(problem).__name__
         return Unreachable(
             f"no connection to {host}: {told}. Nothing was sent; look at the network, proxy and base URL."
+        )
+
+    def _unanswered(self, url: str, problem: Exception) -> Unreachable:
+        """Of what costs nothing."""
+        told = self.account.hide(f"{type(problem).__name__} {problem}".strip())
+        return Unreachable(f"no answer from {urlsplit(url).hostname}: {told}. Look at the network, proxy and base URL.")
+
+    def _unwritten(self, problem: Exception) -> RequestError:
+        told = self.account.hide(str(problem)) if not isinstance(problem, httpx.LocalProtocolError) else "a header"
+        return RequestError(
+            f"{self.account.spec.title} cannot be asked: {told or type(problem).__name__}. Nothing was sent; look for "
+            "letters that are none in what is asked for, in the base URL and in the vendor's settings."
         )
 
     def _doubt(self, told: str) -> InDoubt:
@@ -305,7 +348,7 @@ def ask_once(account: Account, url: str) -> Reply:
             for _ in range(REDIRECTS + 1):
                 response = client.get(url, headers=key if account.belongs(url) else {})
                 if not response.is_redirect:
-                    return _reply(response)
+                    return replies.reply(response)
                 url = urljoin(url, response.headers.get("location", ""))
     except (httpx.HTTPError, httpx.InvalidURL, ValueError, ImportError) as problem:
         told = account.hide(str(problem)) or type(problem).__name__
@@ -314,51 +357,3 @@ def ask_once(account: Account, url: str) -> Reply:
             "the network, proxy and base URL, or take a model that needs no such question: triptych models."
         ) from None
     raise Unreachable(f"{host} was asked what it has, and leads in circles. Nothing was sent that costs.")
-
-
-def _reply(response: httpx.Response, body: bytes | None = None) -> Reply:
-    content = response.content if body is None else body
-    return Reply(response.status_code, {k.lower(): v for k, v in response.headers.items()}, content, _after(response))
-
-
-def _after(response: httpx.Response) -> float | None:
-    """Seconds that the answer asks to wait, as milliseconds, seconds or a date by the vendor's own clock."""
-    headers = response.headers
-    for name, unit in (("retry-after-ms", 1000.0), ("openai-poll-after-ms", 1000.0), ("retry-after", 1.0)):
-        with suppress(KeyError, ValueError):
-            return max(float(headers[name]) / unit, 0.0)
-    with suppress(KeyError, ValueError, TypeError):
-        until = parsedate_to_datetime(headers["retry-after"]).timestamp()
-        try:
-            now = parsedate_to_datetime(headers["date"]).timestamp()
-        except (KeyError, ValueError, TypeError):
-            now = time.time()
-        return max(until - now, 0.0)
-    return None
-
-
-async def _received(response: httpx.Response, part: Path) -> None:
-    """Appends to what is there where the server goes on from it; else begins anew."""
-    goes_on = response.status_code == 206
-    with part.open("ab" if goes_on else "wb") as file:
-        async for piece in response.aiter_bytes():
-            file.write(piece)
-            if file.tell() > LARGEST:
-                raise BadAnswer(f"the result is larger than {LARGEST // 2**30} GiB: it was not fetched.")
-
-
-async def _events(response: httpx.Response) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
-    name, lines = "", list[str]()
-    async for line in response.aiter_lines():
-        if line.startswith("event:"):
-            name = line[6:].strip()
-        elif line.startswith("data:"):
-            lines.append(line[5:].strip())
-        elif not line and lines:
-            text, lines = "\n".join(lines), []
-            if text != "[DONE]":
-                with suppress(ValueError):
-                    data = json.loads(text)
-                    if isinstance(data, dict):
-                        yield name or str(data.get("type", "")), data
-            name = ""

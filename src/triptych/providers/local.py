@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING, final
 
 from triptych import families
 from triptych.errors import InvalidField
-from triptych.families import elsewhere
-from triptych.media import image
 from triptych.providers import Finding, Resolved, drift, pictures
 from triptych.providers.latents import Latents
 from triptych.types import Card, Event, Field, Price, Request, Ticket
@@ -150,6 +148,8 @@ class Local:
 
     def _resolve(self, request: Request) -> tuple[Request, Sequence[str]]:
         """The request with all that it did not say, and what has to be said of that."""
+        from triptych.families import elsewhere  # which takes its time, and few commands need it
+
         card = self.card(request.model)
         resolved = pictures.settled(card, card.resolve(_sized(card, request)))
         if "mask" in resolved.inputs and "init" not in resolved.inputs:
@@ -168,6 +168,8 @@ def _sized(card: Card, request: Request) -> Request:
     trained for. Reads every input."""
     if not {"height", "width"} <= {axis.name for axis in card.axes}:
         return request
+    from triptych.media import image
+
     sizes = {name: image.picture(value.data, f"the {name}").size for name, value in request.inputs.items()}
     if "init" in sizes and "extend" in request.options and "extend" in card.fields:
         return pictures.on_canvas(card, request, sizes["init"])

@@ -11,7 +11,7 @@ from itertools import product
 from math import floor, log, prod, sqrt
 
 from triptych.errors import InvalidField
-from triptych.media.canvas import Margins
+from triptych.media.margins import Margins
 from triptych.types import Axis, Card, Field, Request
 
 __all__ = [

@@ -4,6 +4,7 @@ import base64
 import binascii
 import json
 import logging
+import math
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -32,12 +33,14 @@ __all__ = [
     "decoded",
     "encoded",
     "explained",
+    "parsed",
     "state_of",
 ]
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 LOG = logging.getLogger("triptych.providers")
 LONGEST = 500  # characters of a vendor's words in an error
+LONGEST_NUMBER = 30  # digits of a whole number
 
 
 @final
@@ -97,7 +100,7 @@ class Reply:
     def json(self) -> dict[str, Any]:
         """The object in the body. Raises BadAnswer."""
         try:
-            found = json.loads(self.body)
+            found = parsed(self.body)
         except ValueError:
             kind = self.headers.get("content-type", "no type")
             raise BadAnswer(f"an answer of {len(self.body)} bytes ({kind}) is not whole JSON.") from None
@@ -162,6 +165,25 @@ class Vendor(Protocol):
     def explain(self, reply: Reply) -> ProviderError:
         """What an answer that is no success means."""
         ...
+
+
+def parsed(text: str | bytes) -> Any:
+    """JSON as others write it, less what nobody can count with: NaN, Infinity and endless numbers are null.
+
+    Raises ValueError, also where it is nested deeper than anybody means.
+    """
+
+    def finite(number: str) -> float | None:
+        found = float(number)
+        return found if math.isfinite(found) else None
+
+    def whole(number: str) -> int | None:
+        return int(number) if len(number) <= LONGEST_NUMBER else None
+
+    try:
+        return json.loads(text, parse_float=finite, parse_int=whole, parse_constant=lambda _: None)
+    except RecursionError:
+        raise ValueError("it is nested too deep") from None
 
 
 def explained(

@@ -4,7 +4,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.providers import Price, Provider
+from triptych.providers.account import Account
 from triptych.service.config import Config, config
 from triptych.service.jobs import Job, State, Store, identity
 from triptych.service.ledger import Ledger
@@ -313,15 +314,22 @@ def _vendors(chosen: Config) -> list[Provider]:
     from triptych.providers.bfl import BFL
     from triptych.providers.compatible import Compatible
     from triptych.providers.elevenlabs import ElevenLabs
+    from triptych.providers.fal import Fal
     from triptych.providers.google import Google
+    from triptych.providers.huggingface import HuggingFace
     from triptych.providers.openai import OpenAI
     from triptych.providers.remote import Remote
+    from triptych.providers.replicate import Replicate
     from triptych.providers.stability import Stability
+    from triptych.providers.vendor import Vendor
     from triptych.providers.vertex import Vertex
 
-    own = chosen.settings
-    vendors = (OpenAI(), Google(), Vertex(), BFL(), Stability(), ElevenLabs(), Compatible())
-    return [Remote(one, partial(own.account, tables.spec(one.name)), chosen.remote) for one in vendors]
+    def account(name: str) -> Callable[[], Account]:
+        return partial(chosen.settings.account, tables.spec(name))
+
+    vendors: list[Vendor] = [OpenAI(), Google(), Vertex(), BFL(), Stability(), ElevenLabs(), Compatible()]
+    vendors += [Fal(account("fal")), Replicate(account("replicate")), HuggingFace(account("huggingface"))]
+    return [Remote(one, account(one.name), chosen.remote) for one in vendors]
 
 
 def default(settings: Config | None = None) -> Service:
