@@ -112,7 +112,7 @@ def test_the_five_recommendations(name, usable):
 
 def test_the_first_of_each_recommendation():
     firsts = {name: top(wish)[0] for name, (wish, _) in FIVE.items()}
-    assert firsts["video"] == "gemini-omni-1.2-flash"  # what systems.md names as the successor of Veo
+    assert firsts["video"] == "gemini-omni-1.2-flash"  # the successor of Veo
     assert firsts["local"] == "flux1-dev"
     assert firsts["music"] == "eleven-music-v2.5"
     assert firsts["illustration"] == "gpt-image-2.6-flare"  # what it names as the successor of DALL-E 3
@@ -558,7 +558,7 @@ def test_an_option_that_stays_within_the_budget_is_told():
 
 
 def test_prices_of_the_catalogue_for_a_wish():
-    """Against apis.md: D (flux-2-max $0.07 and 0.03 a further megapixel), C.3, C.5, C.7."""
+    """Against price lists of 2026-11-23 (flux-2-max $0.07 and 0.03 a further megapixel)."""
     known = entries()
     assert price(known["flux-2-max"], Wish(size=(2048, 2048)), "image").most == pytest.approx(0.07 + 3 * 0.03)
     assert price(known["gemini-3-pro-image"], Wish(count=3), "image").most == pytest.approx(3 * 0.134)

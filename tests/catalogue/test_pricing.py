@@ -18,7 +18,7 @@ def price(model, prompt="a fox", **given):
     return listed(shipped()[model].prices, Request(model, prompt, options=given, **plain))
 
 
-EXACT = [  # apis.md A to H
+EXACT = [  # as the vendors' lists of 2026-11-23 have them
     ("gemini-3-pro-image", {}, 0.134),
     ("gemini-3-pro-image", {"image_size": "2K", "count": 4}, 4 * 0.134),
     ("gemini-nano-banana-2.1", {"image_size": "1K"}, 0.0336),
@@ -82,7 +82,7 @@ def test_a_request_costs_what_the_list_says(model, given, dollars):
     assert found.most == pytest.approx(dollars, abs=1e-9)
 
 
-RANGES = [  # apis.md: $17.50 a million tokens, about $0.10 a second; pictures by tokens
+RANGES = [  # $17.50 a million tokens, about $0.10 a second; pictures by tokens
     ("gemini-omni-1.2-flash", {"duration": 10.0, "resolution": "720p"}, 1.00),
     ("gpt-image-2.5-flare", {"quality": "high", "width": 1024, "height": 1024}, 0.0527),
     ("gpt-image-1.5", {"quality": "medium"}, 0.034),
