@@ -16,9 +16,9 @@ from typing import Any, Literal, final
 from triptych.errors import FileProblem
 from triptych.media import files
 from triptych.providers.vendor import Answer, Data
-from triptych.types import Request, TicketState
+from triptych.types import Progress, Request, TicketState
 
-__all__ = ["Book", "Leaf", "Sent"]
+__all__ = ["Book", "Leaf", "Sent", "recovered"]
 
 FORMAT = 1
 NOTHING: Mapping[str, str] = MappingProxyType({})
@@ -64,6 +64,8 @@ class Book:
         self, folder: Path, model: str, leaves: tuple[Leaf, ...] = (), about: Mapping[str, str] = NOTHING
     ) -> None:
         self.folder, self.model, self.leaves, self.about = folder, model, leaves, about
+        self.loose: dict[str, bytes] = {}  # results that no disk took, by name
+        self.written = True  # whether the file says what is said here
 
     @classmethod
     def begun(cls, folder: Path, request: Request, batch: int, about: Mapping[str, str]) -> "Book":
@@ -89,34 +91,39 @@ class Book:
 
     def save(self) -> None:
         """Raises FileProblem."""
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            raise FileProblem(f"cannot make the folder {self.folder}: {problem.strerror}.") from problem
         leaves = [asdict(leaf) for leaf in self.leaves]
         told = {"ticket": FORMAT, "model": self.model, "about": dict(self.about), "leaves": leaves}
-        files.write(self.folder / "ticket.json", json.dumps(told, indent=1).encode())
+        self.written = False
+        self._write("ticket.json", json.dumps(told, indent=1).encode())
+        self.written = True
 
     def put(self, number: int, **changes: Any) -> Leaf:
-        """Changes one leaf, and writes all down."""
+        """Changes one leaf, and writes all down. Raises FileProblem."""
         leaf = replace(self.leaves[number], **changes)
         self.leaves = (*self.leaves[:number], leaf, *self.leaves[number + 1 :])
         self.save()
         return leaf
 
+    def note(self, number: int, **changes: Any) -> Leaf:
+        """As `put`, of what has happened: it has, also where it cannot be written down."""
+        with suppress(FileProblem):
+            self.put(number, **changes)
+        return self.leaves[number]
+
     def take(self, number: int, answer: Answer) -> Leaf:
-        """What was answered: results that came along are files before anything else happens."""
+        """What was answered: results that came along are files before anything else happens, or stay in memory where
+        no file can be written."""
         leaf, names, links = self.leaves[number], list[str](), list[tuple[str, bool]]()
         for place, asset in enumerate(answer.assets):
             name = self.name(leaf, place)
             if isinstance(asset, Data):
-                files.write(self.folder / name, asset.data)
+                self._keep(name, asset.data)
                 names.append(name)
             elif (self.folder / name).exists():  # fetched before
                 names.append(name)
             else:
                 links.append((asset.url, asset.keyed))
-        return self.put(
+        return self.note(
             number,
             sent="yes",
             state=answer.state,
@@ -134,10 +141,60 @@ class Book:
         """What a result's file is called here."""
         return f"{leaf.first:03}-{place}"
 
+    def handle(self, id: str) -> dict[str, Any]:
+        """What its ticket says: enough to go on with, should the file be lost."""
+        leaves = [{"first": leaf.first, "count": leaf.count, "handle": dict(leaf.handle)} for leaf in self.leaves]
+        return {"id": id, "about": dict(self.about), "leaves": leaves}
+
+    @property
+    def state(self) -> TicketState:
+        """Of all leaves together: over only when all are."""
+        states = [leaf.state for leaf in self.leaves]
+        for state in ("running", "queued", "needs_action", "succeeded"):
+            if state in states:
+                return state
+        return states[0]
+
+    @property
+    def progress(self) -> Progress:
+        """The mean of what the leaves tell; of one that tells nothing, whether it is done."""
+        shares = [1.0 if leaf.over else leaf.fraction or 0.0 for leaf in self.leaves]
+        words = [leaf.status or leaf.state for leaf in self.leaves if not leaf.over]
+        return Progress(sum(shares) / len(shares), words[0].lower() if words else "fetched")
+
+    def data(self, name: str) -> bytes:
+        """A result. Raises FileProblem."""
+        return self.loose[name] if name in self.loose else files.read(self.folder / name)
+
     def remove(self) -> None:
         """What was kept goes."""
         with suppress(OSError):
             shutil.rmtree(self.folder)
+
+    def _keep(self, name: str, data: bytes) -> None:
+        try:
+            self._write(name, data)
+        except FileProblem:
+            self.loose[name] = data
+
+    def _write(self, name: str, data: bytes) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            raise FileProblem(f"cannot make the folder {self.folder}: {problem.strerror}.") from problem
+        files.write(self.folder / name, data)
+
+
+def recovered(folder: Path, told: Mapping[str, Any]) -> Leaf:
+    """A leaf whose book is gone, as its ticket tells it: asked for again, or what lies in the folder."""
+    leaf = Leaf(told["first"], told["count"], "yes", "running", told["handle"])
+    if leaf.handle:
+        return leaf
+    found = [path.name for path in folder.glob(f"{leaf.first:03}-*") if path.name[4:].isdigit()]
+    if found:
+        return replace(leaf, state="succeeded", files=tuple(sorted(found, key=lambda name: int(name[4:]))))
+    reason = f"what was known of it lay in {folder}, and is gone"
+    return replace(leaf, sent="doubt", state="failed", kind="InDoubt", reason=reason)
 
 
 def _leaf(entry: dict[str, Any]) -> Leaf:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Any, Literal
 
 from triptych.errors import (
@@ -17,7 +16,7 @@ from triptych.errors import (
     TriptychError,
     Unreachable,
 )
-from triptych.media import files, tagged
+from triptych.media import tagged
 from triptych.providers import tables
 from triptych.providers.book import Book, Leaf
 from triptych.providers.recipe import recipe
@@ -30,17 +29,24 @@ def result(vendor: str, card: Card, request: Request, book: Book, price: Callabl
     """What all leaves made. Raises what ended them where there is nothing, BadAnswer where it is no such medium."""
     made = [leaf for leaf in book.leaves if leaf.made]
     if not made:
-        raise _ended(book.leaves[0], tables.spec(vendor).title)
+        doubtful = (leaf for leaf in book.leaves if leaf.sent == "doubt")
+        raise _ended(next(doubtful, book.leaves[0]), tables.spec(vendor).title)
     warnings = [f"{leaf.count} of {request.count} failed: {leaf.reason}" for leaf in book.leaves if not leaf.made]
     fewer = [leaf for leaf in made if len(leaf.files) < leaf.count]
     warnings += [f"{len(leaf.files)} of {leaf.count} came{f': {leaf.reason}' if leaf.reason else ''}" for leaf in fewer]
     told = _recipe(vendor, card, request, made)
-    artifacts = []
+    artifacts, broken = list[Artifact](), list[BadAnswer]()
     for leaf in made:
         for place, name in enumerate(leaf.files):
             one = {**told, "index": leaf.first + place} if request.count > 1 else told
-            artifacts.append(_artifact(book.folder / name, card, one))
-    cost, source = _cost(made, request, price)
+            try:
+                artifacts.append(_artifact(book, name, card, one))
+            except BadAnswer as problem:
+                broken.append(problem)
+    if not artifacts:
+        raise broken[0]
+    warnings += [f"1 of {request.count} is lost: {problem}" for problem in broken]
+    cost, source = _cost(book, request, price)
     return Result(tuple(artifacts), told, cost, tuple(warnings), source)
 
 
@@ -53,13 +59,17 @@ def _recipe(vendor: str, card: Card, request: Request, made: list[Leaf]) -> dict
 
 
 def _cost(
-    made: list[Leaf], request: Request, price: Callable[[Request], Price]
+    book: Book, request: Request, price: Callable[[Request], Price]
 ) -> tuple[float, Literal["usage", "list", ""]]:
-    """What the answers say it cost, else what the list says of as many as were made."""
-    if all(leaf.cost is not None for leaf in made):
-        return sum(leaf.cost or 0.0 for leaf in made), "usage"
+    """What the answers say it cost, and what the list says of the rest that was made, or may have been."""
+    made = [leaf for leaf in book.leaves if leaf.made]
+    told = sum(leaf.cost for leaf in made if leaf.cost is not None)
+    untold = sum(min(leaf.count, len(leaf.files)) for leaf in made if leaf.cost is None)
+    untold += sum(leaf.count for leaf in book.leaves if leaf.sent == "doubt" or leaf.state == "expired")
+    if not untold:
+        return told, "usage"
     try:
-        return price(replace(request, count=sum(min(leaf.count, len(leaf.files)) for leaf in made))).most, "list"
+        return told + price(replace(request, count=untold)).most, "list"
     except PriceUnknown:
         return 0.0, ""
 
@@ -76,14 +86,14 @@ def _ended(leaf: Leaf, title: str) -> TriptychError:
             return Expired(f"{title} no longer has it: {reason or 'it gives no reason'}.")
         case "succeeded":
             return BadAnswer(f"{title} says that it is done, and gave nothing.")
-    kind = {"InDoubt": InDoubt, "Expired": Expired, "Unreachable": Unreachable}.get(leaf.kind, ProviderError)
+    kinds = {kind.__name__: kind for kind in (BadAnswer, Expired, InDoubt, Unreachable)}
+    kind = kinds.get(leaf.kind, ProviderError)
     return kind(reason if leaf.kind else f"{title} failed: {reason or 'it gives no reason'}.")
 
 
-def _artifact(path: Path, card: Card, told: Mapping[str, Any]) -> Artifact:
-    """A fetched file with the recipe inside. Raises BadAnswer where it is no such medium; the file stays."""
-
+def _artifact(book: Book, name: str, card: Card, told: Mapping[str, Any]) -> Artifact:
+    """A result with the recipe inside. Raises BadAnswer where it is no such medium; the file stays."""
     try:
-        return tagged.tagged(tagged.checked(files.read(path), "the result", card.media), told)
+        return tagged.tagged(tagged.checked(book.data(name), "the result", card.media), told)
     except FileProblem as problem:
-        raise BadAnswer(f"{problem} It is kept as {path}.") from None
+        raise BadAnswer(f"{problem} It is kept as {book.folder / name}.") from None

@@ -15,24 +15,29 @@ from triptych.errors import (
     Expired,
     FileProblem,
     InDoubt,
+    KeyRefused,
     NeedsAction,
     PriceUnknown,
     ProviderError,
+    RateLimited,
     RequestError,
     UnknownName,
+    Unreachable,
 )
 from triptych.providers import Resolved, tables
 from triptych.providers.account import Account
-from triptych.providers.book import Book, Leaf, Sent
+from triptych.providers.book import Book, Leaf, Sent, recovered
 from triptych.providers.checks import Finding, lacking, reached, ready
 from triptych.providers.framing import framed
 from triptych.providers.vendor import Answer, Vendor
-from triptych.types import Card, Event, Price, Progress, Request, Ticket, TicketState
+from triptych.types import Card, Event, Price, Progress, Request, Ticket
 
 if TYPE_CHECKING:
     from triptych.providers.http import Pace, Wire
 
 __all__ = ["Remote"]
+
+LATER = (KeyRefused, NeedsAction, RateLimited, Unreachable)  # what may be otherwise when it is asked for again
 
 
 @final
@@ -107,29 +112,32 @@ class Remote:
         id = key or secrets.token_hex(8)
         about = {"family": card.family, "media": card.media, "license": card.license}
         book = Book.begun(self._folder / id, request, self._vendor.batch(card), about)
-        session = _Session(self._wire(account))
+        session = _Session(self._wire(account), book)
         try:
             await self._send_all(session, card, request, book)
         finally:
-            if session.live:
+            if session.live or book.loose or not book.written:
                 self._sessions[id] = session
             else:
                 await session.wire.close()
-        return Ticket(self.name, request, _handle(id, book), _state(book))
+        return Ticket(self.name, request, book.handle(id), book.state)
 
     def find(self, key: str, request: Request) -> Ticket | None:
-        book = Book.opened(self._folder / key)
+        book = None
+        with suppress(FileProblem):  # one that cannot be read tells nothing
+            book = Book.opened(self._folder / key)
         if book is None or not any(leaf.sent == "yes" for leaf in book.leaves):
             return None
-        return Ticket(self.name, request, _handle(key, book), _state(book))
+        return Ticket(self.name, request, book.handle(key), book.state)
 
     async def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
         """Looks until all is over, fetches, and gives what there is. Raises ProviderError, Cancelled."""
         id = str(ticket.handle["id"])
         from triptych.providers.outcome import result
 
-        book, stop = self._book(ticket), self._stops.setdefault(id, asyncio.Event())
-        session = self._sessions.pop(id, None) or _Session(self._wire(self._account()))
+        stop = self._stops.setdefault(id, asyncio.Event())
+        session = self._sessions.pop(id, None) or _Session(self._wire(self._account()), self._book(ticket))
+        book = session.book
         try:
             async for progress in self._followed(session, book, stop):
                 yield progress
@@ -159,16 +167,17 @@ class Remote:
 
     def kept(self, ticket: Ticket) -> str:
         """What is still to come, or to be saved."""
-        with suppress(FileProblem):
+        try:
             book = Book.opened(self._folder / str(ticket.handle["id"]))
-            if book is None:
-                return ""
-            here = sum(len(leaf.files) for leaf in book.leaves)
-            waiting = sum(not leaf.over for leaf in book.leaves if leaf.sent == "yes")
-            told = [f"{here} fetched"] if here else []
-            told += [f"{waiting} at {tables.spec(self.name).title}"] if waiting else []
-            return " and ".join(told)
-        return ""
+        except FileProblem:
+            book = self._book(ticket)
+        if book is None:
+            return ""
+        here = sum(len(leaf.files) for leaf in book.leaves)
+        waiting = sum(not leaf.over for leaf in book.leaves if leaf.sent == "yes")
+        told = [f"{here} fetched"] if here else []
+        told += [f"{waiting} at {tables.spec(self.name).title}"] if waiting else []
+        return " and ".join(told)
 
     async def forget(self, ticket: Ticket) -> None:
         Book(self._folder / str(ticket.handle["id"]), "").remove()
@@ -179,13 +188,13 @@ class Remote:
         return Wire(account, self._vendor.explain, self._pace)
 
     def _book(self, ticket: Ticket) -> Book:
-        """The ticket's book; where its folder is gone, what the ticket itself says of it."""
+        """The ticket's book; where it is gone or cannot be read, what the ticket itself says of it."""
         folder = self._folder / str(ticket.handle["id"])
-        found = Book.opened(folder)
-        if found is not None:
-            return found
-        told = ticket.handle["leaves"]
-        leaves = tuple(Leaf(one["first"], one["count"], "yes", "running", one["handle"]) for one in told)
+        with suppress(FileProblem):
+            found = Book.opened(folder)
+            if found is not None:
+                return found
+        leaves = tuple(recovered(folder, told) for told in ticket.handle["leaves"])
         return Book(folder, ticket.request.model, leaves, ticket.handle["about"])
 
     def _known(self, book: Book) -> Card:
@@ -200,14 +209,15 @@ class Remote:
                 await self._send(session, card, request, book, number)
             except (ProviderError, RequestError) as problem:
                 doubtful = isinstance(problem, InDoubt | BadAnswer)
-                if number == 0:
-                    if not doubtful:
-                        book.remove()
+                if number == 0 and not doubtful:
+                    book.remove()
                     raise
                 sent: Sent = "doubt" if doubtful else "yes"
-                book.put(number, sent=sent, state="failed", reason=str(problem), kind=type(problem).__name__)
+                book.note(number, sent=sent, state="failed", reason=str(problem), kind=type(problem).__name__)
                 for later in range(number + 1, len(book.leaves)):
-                    book.put(later, state="failed", reason="it was not asked for after that", kind="ProviderError")
+                    book.note(later, state="failed", reason="it was not asked for after that", kind="ProviderError")
+                if number == 0:
+                    raise
                 return
 
     async def _send(self, session: "_Session", card: Card, request: Request, book: Book, number: int) -> None:
@@ -219,7 +229,7 @@ class Remote:
             raise self._unreadable(problem) from None
         if answer.live is not None:
             session.live[number] = answer.live
-        book.take(number, answer)
+        _take(session, number, answer)
 
     def _unreadable(self, problem: BadAnswer) -> BadAnswer:
         title = tables.spec(self.name).title
@@ -228,28 +238,41 @@ class Remote:
     async def _followed(self, session: "_Session", book: Book, stop: asyncio.Event) -> AsyncIterator[Progress]:
         """Until every leaf is over. Raises Cancelled, and what ends all of them."""
         deadline, pace = asyncio.get_running_loop().time() + self._account().deadline, session.wire.pace
-        delay = pace.poll
+        delay, stuck = pace.poll, dict[int, ProviderError]()
         for number, live in session.live.items():
-            async for progress in self._streamed(live, book, number, stop):
+            async for progress in self._streamed(live, session, number):
                 yield progress
         while True:
             asked: list[float] = []
             for number, leaf in enumerate(book.leaves):
+                if leaf.over or number in stuck:
+                    continue
                 if stop.is_set():
                     await self._stopped(session, book)
-                if not leaf.over:
+                try:
                     asked += await self._look(session, book, number)
-            yield _progress(book)
-            if all(leaf.over for leaf in book.leaves):
+                except ProviderError as problem:  # the others are looked at first
+                    stuck[number] = problem
+            yield book.progress
+            if all(leaf.over or number in stuck for number, leaf in enumerate(book.leaves)):
+                self._give_up(book, stuck)
                 return
-            if asyncio.get_running_loop().time() > deadline:
+            left = deadline - asyncio.get_running_loop().time()
+            if left < 0:
                 title = tables.spec(self.name).title
                 raise ProviderError(f"{title} is not done after {self._account().deadline:.0f} s; the ticket is kept.")
-            await pace.wait(max(asked, default=delay), stop)
+            await pace.wait(min(max(asked, default=delay) or delay, left), stop)
             delay = min(delay * 1.5, pace.most)
 
+    def _give_up(self, book: Book, stuck: Mapping[int, ProviderError]) -> None:
+        """Of those that cannot be looked at: raises where it may be otherwise later, or nothing else came."""
+        for number, problem in stuck.items():
+            if isinstance(problem, LATER) or not any(leaf.made for leaf in book.leaves):
+                raise problem
+            book.note(number, sent="doubt", state="failed", kind=type(problem).__name__, reason=str(problem))
+
     async def _streamed(
-        self, live: AsyncIterator[Progress | Answer], book: Book, number: int, stop: asyncio.Event
+        self, live: AsyncIterator[Progress | Answer], session: "_Session", number: int
     ) -> AsyncIterator[Progress]:
         """A request that is answered piece by piece; it is sent by now, and is heard to its end: it is paid for."""
         try:
@@ -257,24 +280,25 @@ class Remote:
                 if isinstance(piece, Progress):
                     yield piece
                 else:
-                    book.take(number, piece)
-        except BadAnswer as problem:
-            raise self._unreadable(problem) from None
-        except InDoubt:
-            book.put(number, sent="doubt", state="failed", kind="InDoubt", reason="the answer was cut")
-            raise
+                    _take(session, number, piece)
+        except (BadAnswer, InDoubt) as problem:
+            told = self._unreadable(problem) if isinstance(problem, BadAnswer) else problem
+            session.book.note(number, sent="doubt", state="failed", kind=type(problem).__name__, reason=str(told))
 
     async def _look(self, session: "_Session", book: Book, number: int) -> list[float]:
         """Asks how one stands and fetches what it made; the seconds that the vendor asks to wait, if any."""
         leaf = book.leaves[number]
+        if leaf.sent == "no":
+            book.note(number, state="failed", kind="ProviderError", reason="the process ended before it was sent")
+            return []
         if leaf.sent != "yes":
             reason = "it was being sent when the process ended; see your account there before you ask again"
-            book.put(number, sent="doubt", state="failed", kind="InDoubt", reason=reason)
+            book.note(number, sent="doubt", state="failed", kind="InDoubt", reason=reason)
             return []
         after: float | None = None
         if leaf.state in ("queued", "running", "needs_action"):
             answer = await self._vendor.poll(session.wire, leaf.handle)
-            leaf, after = book.take(number, answer), answer.after
+            leaf, after = _take(session, number, answer), answer.after
             if leaf.state == "needs_action":
                 raise NeedsAction(f"{tables.spec(self.name).title} waits for you: {leaf.reason or leaf.status}.")
         if leaf.state == "succeeded" and leaf.links:
@@ -283,17 +307,31 @@ class Remote:
 
     async def _fetch(self, session: "_Session", book: Book, number: int) -> None:
         """Brings every result here. A URL that has expired is asked for once more."""
-        leaf = book.leaves[number]
         try:
             await self._bring(session, book, number)
         except Expired as problem:
-            with suppress(ProviderError):
-                answer = await self._vendor.poll(session.wire, leaf.handle)
-                if answer.state == "succeeded" and answer.assets:
-                    book.take(number, answer)
+            if await self._renewed(session, number):
+                with suppress(Expired):
                     await self._bring(session, book, number)
                     return
-            book.put(number, state="expired", reason=str(problem), kind="Expired", links=())
+            some = bool(book.leaves[number].files)  # then these are what it made
+            book.note(number, state="succeeded" if some else "expired", reason=str(problem), kind="Expired", links=())
+
+    async def _renewed(self, session: "_Session", number: int) -> bool:
+        """Whether the vendor has told anew where the results lie. Raises ProviderError where it may do so later."""
+        handle = session.book.leaves[number].handle
+        if not handle:
+            return False
+        try:
+            answer = await self._vendor.poll(session.wire, handle)
+        except ProviderError as problem:
+            if isinstance(problem, LATER):
+                raise
+            return False
+        if answer.state != "succeeded" or not answer.assets:
+            return False
+        _take(session, number, answer)
+        return True
 
     async def _bring(self, session: "_Session", book: Book, number: int) -> None:
         leaf = book.leaves[number]
@@ -304,20 +342,23 @@ class Remote:
             url, keyed = leaf.links[0]
             await session.wire.fetch(url, book.folder / name, keyed=keyed)
             files = (*leaf.files[:place], name, *leaf.files[place:])  # in the order of the results
-            leaf = book.put(number, files=files, links=leaf.links[1:])
+            leaf = book.note(number, files=files, links=leaf.links[1:])
 
     async def _stopped(self, session: "_Session", book: Book) -> None:
         """Asks the vendor to stop what it is at. Raises Cancelled."""
         told, title = "", tables.spec(self.name).title
         for number, leaf in enumerate(book.leaves):
-            if leaf.over:
+            if leaf.over or leaf.sent != "yes":
+                continue
+            if leaf.state == "succeeded":
+                told = told or f" What {title} has made waits there."
                 continue
             try:
                 asked = await self._vendor.cancel(session.wire, leaf.handle)
             except ProviderError as problem:
                 asked, told = False, f" {problem}"
             if asked:
-                book.put(number, state="cancelled", kind="Cancelled", reason="stopped on request", links=())
+                book.note(number, state="cancelled", kind="Cancelled", reason="stopped on request", links=())
             else:
                 told = told or f" {title} has no way to stop it: it goes on there, and is charged."
         raise Cancelled(f"stopped on request.{told}")
@@ -326,28 +367,27 @@ class Remote:
 @final
 @dataclass(slots=True)
 class _Session:
-    """A wire, and what is streamed through it, by leaf."""
+    """A wire, the book of what goes through it, and what is streamed, by leaf."""
 
     wire: "Wire"
+    book: Book
     live: dict[int, AsyncIterator[Progress | Answer]] = field(default_factory=dict)
 
 
-def _handle(id: str, book: Book) -> dict[str, Any]:
-    leaves = [{"first": leaf.first, "count": leaf.count, "handle": dict(leaf.handle)} for leaf in book.leaves]
-    return {"id": id, "about": dict(book.about), "leaves": leaves}
+def _take(session: _Session, number: int, answer: Answer) -> Leaf:
+    """Writes an answer down, without the key, should the vendor have said it back."""
+    hide = session.wire.account.hide
+    told = {name: _hidden(one, hide) for name, one in answer.told.items()}
+    clean = replace(answer, reason=hide(answer.reason), status=hide(answer.status), told=told)
+    return session.book.take(number, clean)
 
 
-def _state(book: Book) -> TicketState:
-    """Of all leaves together: over only when all are."""
-    states = [leaf.state for leaf in book.leaves]
-    for state in ("running", "queued", "needs_action", "succeeded"):
-        if state in states:
-            return state
-    return states[0]
-
-
-def _progress(book: Book) -> Progress:
-    """The mean of what the leaves tell; of one that tells nothing, whether it is done."""
-    shares = [1.0 if leaf.over else leaf.fraction or 0.0 for leaf in book.leaves]
-    words = [leaf.status or leaf.state for leaf in book.leaves if not leaf.over]
-    return Progress(sum(shares) / len(shares), words[0].lower() if words else "fetched")
+def _hidden(told: Any, hide: Callable[[str], str]) -> Any:
+    match told:
+        case str():
+            return hide(told)
+        case Mapping():
+            return {name: _hidden(one, hide) for name, one in told.items()}
+        case list() | tuple():
+            return [_hidden(one, hide) for one in told]
+    return told
