@@ -187,7 +187,7 @@ class RateLimited(ProviderError):
 
 
 class Unreachable(ProviderError):
-    """No connection: nothing was sent, and nothing is to be paid."""
+    """Nobody answers, or not as one that works: what costs was not sent, and is not to be paid."""
 
 
 class Refused(ProviderError):

@@ -52,6 +52,7 @@ class Says:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     slow: float = 0.0
+    hold: float = 0.0  # seconds between the cut and the end
 
     def bytes(self) -> bytes:
         if isinstance(self.body, bytes):
@@ -73,6 +74,8 @@ class Loopback:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            wbufsize = -1  # an answer goes out in one piece, and at once
+            disable_nagle_algorithm = True
 
             def log_message(self, *_: object) -> None:
                 pass
@@ -91,7 +94,9 @@ class Loopback:
                 says = outer._answer(asked)
                 outer._stop.wait(says.slow)
                 data = says.bytes()
-                self.send_response(says.status)
+                self.send_response_only(says.status)
+                if "date" not in says.headers:
+                    self.send_header("date", self.date_time_string())
                 headers = {"content-type": "application/json", "content-length": str(len(data))} | says.headers
                 for name, value in headers.items():
                     self.send_header(name, value)
@@ -99,6 +104,7 @@ class Loopback:
                 self.wfile.write(data if says.cut is None else data[: says.cut])
                 if says.cut is not None:
                     self.wfile.flush()
+                    outer._stop.wait(says.hold)
                     self.close_connection = True
                     self.connection.shutdown(2)
 

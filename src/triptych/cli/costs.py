@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import date, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from triptych.cli.options import Json, Out
-from triptych.errors import InvalidField
+from triptych.errors import InvalidField, TriptychError
 from triptych.types import dollars
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ def costs(
         _clear(ledger, clear, cost, as_json)
         return
     chosen, span = _by(by, out), _span(since, until)
-    lines = ledger.lines(span)
+    lines = _settled(ledger, span)
     if chosen is None:
         _print_lines(lines if span else lines[-LAST:], len(lines), as_json)
         return
@@ -61,6 +62,20 @@ def costs(
     _print_sums(chosen, sums, whole)
     for path in drawn:
         typer.echo(path)
+
+
+def _settled(ledger: "Ledger", span: "Span | None") -> "Sequence[Line]":
+    """The lines of a time, once it is known what became of those whose process is gone."""
+    lines = ledger.lines(span)
+    open = [line for line in lines if line.state == "reserved"]
+    if not open:
+        return lines
+    from triptych import client
+
+    for line in open:
+        with suppress(TriptychError):  # a job that was thrown away leaves its line as it is
+            client.shared().job(line.call.job)
+    return ledger.lines(span)
 
 
 def _clear(ledger: "Ledger", job: str | None, cost: float | None, as_json: bool) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from triptych.errors import BadAnswer, InvalidField, NotSetUp, ProviderError
 from triptych.providers import tables
 from triptych.providers.inputs import PICTURES, check_bytes, check_type, named, size
-from triptych.providers.vendor import Answer, Link, Reply, encoded, explained, state_of
+from triptych.providers.vendor import Answer, Link, Reply, encoded, explained, parsed, state_of
 from triptych.types import Artifact, Card, Price, Request, TicketState
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def _flat(value: Any) -> str:
 def _words(reply: Reply) -> str:
     """Theirs of what is wrong: a text, or a list that says where."""
     try:
-        told = json.loads(reply.body)
+        told = parsed(reply.body)
     except ValueError:
         return reply.body.decode(errors="replace")
     detail = told.get("detail", told.get("message", told.get("error", told))) if isinstance(told, dict) else told

@@ -68,7 +68,7 @@ async def reached(account: Account) -> Finding:
     try:
         async with httpx.AsyncClient(timeout=PATIENCE, proxy=account.proxy) as client:
             await asyncio.wait_for(client.head(account.base_url), 2 * PATIENCE)
-    except (httpx.HTTPError, TimeoutError, ValueError, ImportError) as problem:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, ValueError, ImportError) as problem:
         told = f"{host} does not answer ({type(problem).__name__})"
         return Finding("connection", False, told, "look at the network, the proxy and the base URL")
     return Finding("connection", True, f"{host} answers")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import InvalidField, ProviderError
 from triptych.providers import tables
-from triptych.providers.vendor import Answer, Data, Reply, explained
+from triptych.providers.vendor import Answer, Data, Reply, check_medium, explained, parsed
 from triptych.types import Card, Price, Request
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ def _plan(card: Card, request: Request) -> dict[str, Any]:
     given, name = request.options["composition_plan"], card.settings["plan"]
     try:
         plan = json.loads(given)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InvalidField("composition_plan", given, "JSON", f"{problem}.") from None
     parts = plan.get(name) if isinstance(plan, dict) else None
     if not isinstance(parts, list) or not parts or not all(isinstance(part, dict) for part in parts):
@@ -165,6 +165,7 @@ def _answer(reply: Reply) -> Answer:
         refused = any(kind in REFUSED for kind in _kinds(reply))
         reason = _words(reply) if reply.body else "the answer is empty"
         return Answer("moderated" if refused else "failed", reason=reason, told=told)
+    check_medium(reply)
     return Answer("succeeded", assets=(Data(reply.body),), told=told)
 
 
@@ -173,7 +174,7 @@ IDS = (("song_id", "song-id"), ("request_id", "request-id"))
 
 def _detail(reply: Reply) -> Any:
     try:
-        told = json.loads(reply.body)
+        told = parsed(reply.body)
     except ValueError:
         return None
     return told.get("detail", told) if isinstance(told, dict) else told

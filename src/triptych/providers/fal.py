@@ -201,8 +201,12 @@ def _details(reply: Reply) -> list[Mapping[str, Any]]:
 
 
 def _words(reply: Reply) -> str:
-    told = (f"{'.'.join(map(str, one.get('loc', ())))} {one.get('msg', '')}".strip() for one in _details(reply))
+    told = (f"{_place(one.get('loc'))} {one.get('msg', '')}".strip() for one in _details(reply))
     return "; ".join(filter(None, told))
+
+
+def _place(told: Any) -> str:
+    return ".".join(map(str, told)) if isinstance(told, list) else ""
 
 
 def _ruled(reply: Reply) -> bool:

@@ -6,7 +6,7 @@ A refusal is an interaction that is completed and holds words only. What it cost
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from triptych.errors import InvalidField
+from triptych.errors import BadAnswer, InvalidField
 from triptych.providers.google_words import CLIPS, PICTURES, check_pictures, located, objects, refuses
 from triptych.providers.inputs import check_type, named
 from triptych.providers.vendor import Answer, Data, Link, decoded, encoded, state_of
@@ -78,6 +78,8 @@ def heard(told: Mapping[str, Any], handle: Mapping[str, Any], after: float | Non
     contents = list(_contents(told))
     text = " ".join(str(one["text"]) for one in contents if one.get("type") == "text" and one.get("text"))
     if state in ("queued", "running"):
+        if not handle["id"]:
+            raise BadAnswer("its answer does not say which interaction it is.")
         return Answer(state, handle, status=word, after=after)
     if state == "succeeded":
         assets = tuple(_assets(contents, handle["media"]))

@@ -1,6 +1,5 @@
 """What Google's interfaces share: the words of their errors, the codes of a refusal, where a result's file lies."""
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -9,7 +8,7 @@ from urllib.parse import quote, urlsplit
 from triptych.errors import InvalidField, KeyRefused, ProviderError
 from triptych.providers.account import Spec
 from triptych.providers.inputs import check_type
-from triptych.providers.vendor import Link, Reply, explained
+from triptych.providers.vendor import Link, Reply, explained, parsed
 from triptych.types import Card, Request
 
 __all__ = ["CLIPS", "PICTURES", "check_pictures", "explain", "located", "objects", "refuses"]
@@ -79,7 +78,7 @@ def objects(told: Any) -> Iterator[Mapping[str, Any]]:
 def _error(body: bytes) -> Mapping[str, Any]:
     """The object `error` of an answer, which may come in a list; empty where there is none."""
     try:
-        told = json.loads(body)
+        told = parsed(body)
     except ValueError:
         return {}
     first = told[0] if isinstance(told, list) and told else told

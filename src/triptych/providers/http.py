@@ -6,10 +6,12 @@ connection was refused, or the answer is 429. Where it was cut, timed out or ans
 
 import asyncio
 import random
+import re
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Self, final
@@ -38,6 +40,7 @@ UNSENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.Pro
 UNSENDABLE = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)  # found out before the first byte
 PASSING = (408, 409, 425, 429, 500, 502, 503, 504)  # of what may be asked again
 GONE = (400, 401, 403, 404, 410)  # of a result's URL; what is signed and expired is a 400 at some
+SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 REDIRECTS = 5
 SOON = 30.0  # seconds for an answer that somebody waits for
 
@@ -98,7 +101,9 @@ class Wire:
             timeout = httpx.Timeout(self.account.timeout, connect=min(20.0, self.account.timeout), pool=None)
             agent = {"user-agent": f"triptych/{version('triptych')}"}
             try:
-                self._client = httpx.AsyncClient(timeout=timeout, proxy=self.account.proxy, headers=agent)
+                self._client = httpx.AsyncClient(
+                    timeout=timeout, proxy=self.account.proxy, headers=agent, verify=_trusted()
+                )
             except (ValueError, httpx.InvalidURL, ImportError) as problem:
                 told = f"proxy {bare(str(self.account.proxy))!r} of {self.account.spec.name} cannot be used: {problem}"
                 raise NotSetUp(f"{told}. Mend it in config.toml or the environment.") from None
@@ -106,7 +111,7 @@ class Wire:
 
     def url(self, path: str) -> str:
         """A path below the base URL, or a whole URL as it is."""
-        return path if urlsplit(path).scheme else f"{self.account.base_url.rstrip('/')}/{path.lstrip('/')}"
+        return path if SCHEME.match(path) else f"{self.account.base_url.rstrip('/')}/{path.lstrip('/')}"
 
     async def pay(self, path: str, *, method: str = "POST", **said: Any) -> Reply:
         """Sends a request that costs, once. said: json, parts, params, headers.
@@ -160,6 +165,10 @@ class Wire:
             if response.is_redirect and hops < REDIRECTS:
                 url, hops = replies.led(url, response), hops + 1
                 continue
+            if response.is_redirect:
+                raise BadAnswer(f"{self.account.spec.title} leads in circles.")
+            if last and reply.status >= 500:
+                raise Unreachable(self._told(reply))
             if last or reply.status not in PASSING or isinstance(self._explain(reply), BadAnswer):
                 raise self._failed(reply)
             await self._pause(reply, attempt)
@@ -322,7 +331,8 @@ class Wire:
     def _unanswered(self, url: str, problem: Exception) -> Unreachable:
         """Of what costs nothing."""
         told = self.account.hide(f"{type(problem).__name__} {problem}".strip())
-        return Unreachable(f"no answer from {urlsplit(url).hostname}: {told}. Look at the network, proxy and base URL.")
+        what = "connection to" if isinstance(problem, UNSENT) else "answer from"
+        return Unreachable(f"no {what} {urlsplit(url).hostname}: {told}. Look at the network, proxy and base URL.")
 
     def _unwritten(self, problem: Exception) -> RequestError:
         told = self.account.hide(str(problem)) if not isinstance(problem, httpx.LocalProtocolError) else "a header"
@@ -337,14 +347,22 @@ class Wire:
         return InDoubt(f"{why}. It may have been made and charged: see your account there before you ask again.")
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """Whose certificates are believed, read once."""
+    return httpx.create_ssl_context()
+
+
 def ask_once(account: Account, url: str) -> Reply:
     """What lies at a URL, asked for by plain code and without a second try; the key goes along to the vendor's own
     hosts only, also where it is led on. Raises Unreachable."""
     headers = {"user-agent": f"triptych/{version('triptych')}"}
     key = {} if account.key is None else {account.spec.header: f"{account.spec.prefix}{account.key.reveal()}"}
-    host = urlsplit(url).hostname
+    host = urlsplit(url).hostname if leads(url) else url
     try:
-        with httpx.Client(timeout=min(SOON, account.timeout), proxy=account.proxy, headers=headers) as client:
+        with httpx.Client(
+            timeout=min(SOON, account.timeout), proxy=account.proxy, headers=headers, verify=_trusted()
+        ) as client:
             for _ in range(REDIRECTS + 1):
                 response = client.get(url, headers=key if account.belongs(url) else {})
                 if not response.is_redirect:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from triptych.errors import BadAnswer, ProviderError
-from triptych.providers.vendor import Answer, Data, Link, Part, Reply, decoded, explained, state_of
+from triptych.providers.vendor import Answer, Data, Link, Part, Reply, decoded, explained, parsed, state_of
 from triptych.types import Artifact, Progress, TicketState
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def clip(reply: Reply) -> Answer:
 def explain(spec: "Spec", reply: Reply) -> ProviderError:
     """What an answer that is no success means."""
     try:
-        told = json.loads(reply.body)
+        told = parsed(reply.body)
     except ValueError:
         text = reply.body.decode(errors="replace").strip()
         return explained(spec.title, reply, "" if text.startswith("<") else text, key=spec.page)

@@ -48,6 +48,7 @@ async def received(response: "httpx.Response", place: Path) -> bool:
         async for piece in response.aiter_bytes():
             file.write(piece)
             if file.tell() > LARGEST:
+                part.unlink()
                 raise BadAnswer(f"the result is larger than {LARGEST // 2**30} GiB: it was not fetched.")
         file.flush()
         os.fsync(file.fileno())

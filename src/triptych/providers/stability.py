@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from triptych.errors import BadAnswer, InvalidField, ProviderError
 from triptych.providers import tables
 from triptych.providers.inputs import PICTURES, check_bytes, check_type, size
-from triptych.providers.vendor import Answer, Data, Part, Reply, decoded, explained
+from triptych.providers.vendor import Answer, Data, Part, Reply, check_medium, decoded, explained, parsed
 from triptych.types import Artifact, Card, Price, Request
 
 if TYPE_CHECKING:
@@ -197,6 +197,7 @@ def _answer(reply: Reply, handle: Mapping[str, Any]) -> Answer:
         assets = () if found is None else (decoded(found),)
         reason = finish or _words(reply)
     else:
+        check_medium(reply)
         finish, seed = reply.headers.get("finish-reason", ""), reply.headers.get("seed")
         assets = (Data(reply.body),) if reply.body else ()
         reason = finish or "the answer is empty"
@@ -210,7 +211,7 @@ def _answer(reply: Reply, handle: Mapping[str, Any]) -> Answer:
 
 def _told(reply: Reply) -> Any:
     try:
-        return json.loads(reply.body)
+        return parsed(reply.body)
     except ValueError:
         return None
 

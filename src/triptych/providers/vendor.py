@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "Reply",
     "Vendor",
+    "check_medium",
     "decoded",
     "encoded",
     "explained",
@@ -184,6 +185,13 @@ def parsed(text: str | bytes) -> Any:
         return json.loads(text, parse_float=finite, parse_int=whole, parse_constant=lambda _: None)
     except RecursionError:
         raise ValueError("it is nested too deep") from None
+
+
+def check_medium(reply: Reply) -> None:
+    """Raises BadAnswer where a page or a text came in place of a medium."""
+    kind = reply.headers.get("content-type", "")
+    if kind.startswith(("text/", "application/xhtml")):
+        raise BadAnswer(f"an answer of {len(reply.body)} bytes is {kind}, where a medium is due.")
 
 
 def explained(

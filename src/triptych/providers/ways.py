@@ -195,5 +195,5 @@ def _typed(ours: str, value: str, way: Way) -> Any:
 def _parsed(ours: str, value: str) -> Any:
     try:
         return json.loads(value)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:
         raise InvalidField(ours, value, f"JSON ({problem})") from None

@@ -162,8 +162,14 @@ class Service:
     def job(self, job_id: str) -> Job:
         """The job of this id, with what it has kept. Raises UnknownName."""
         live = self._live.get(job_id)
-        job = live.job if live else self._store.read(job_id)
-        return self._with_kept(job) if job.over else job
+        if live is not None:
+            return self._with_kept(live.job) if live.job.over else live.job
+        job = self._store.read(job_id)
+        job = self._with_kept(job) if job.over else job
+        if self._purse is not None:
+            with suppress(TriptychError):  # one of which the ledger knows nothing
+                self._purse.left(job)
+        return job
 
     def jobs(self) -> list[Job]:
         """All jobs of the data folder that can be read, the oldest first."""

@@ -50,6 +50,15 @@ class Purse:
             self.ledger.release(job.id)
         return job
 
+    def left(self, job: Job) -> None:
+        """A job whose process is gone: in doubt where that was sending it, free again where it was never sent."""
+        if job.price == FREE:
+            return
+        if job.state == "in_doubt":
+            self.ledger.doubt(job.id)
+        elif job.state == "interrupted" and job.ticket is None:
+            self.ledger.release(job.id)
+
     def _drawn(self, job: Job) -> Job:
         """A job of this machine, with what its electricity costs, where that is told."""
         electricity = self.electricity() if job.provider == "local" and job.result else None

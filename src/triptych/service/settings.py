@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, final
 
 from triptych.errors import FileProblem, InvalidField
-from triptych.providers.account import Account, Secret, Spec
+from triptych.providers.account import Account, Secret, Spec, bare, leads
 from triptych.providers.printed import printed
 from triptych.service.budgets import Budgets, Electricity
 
@@ -51,14 +51,16 @@ class Settings:
     def account(self, spec: Spec) -> Account:
         """The user's account with a vendor. Raises FileProblem, InvalidField."""
         told = self._table(spec.name, (*PLAIN, *spec.settings))
-        base_url = _environment(spec.base_urls) or told.get("base_url") or spec.base_url
+        base_url = str(_environment(spec.base_urls) or told.get("base_url") or spec.base_url).strip().rstrip("/")
+        if base_url and not leads(base_url):
+            raise InvalidField(f"{spec.name}.base_url", bare(base_url), "http:// or https://, a host, a path")
         given = {name: _environment(names) or told.get(name) for name, names in spec.settings.items()}
         if "prices" in told:
             given["prices"] = _chosen(f"{spec.name}.prices", told["prices"], ("list", "free", "unknown"))
         return Account(
             spec,
             self._key(spec, told),
-            str(base_url).rstrip("/"),
+            base_url,
             timeout=_seconds(f"{spec.name}.timeout", told.get("timeout", 600.0)),
             deadline=_seconds(f"{spec.name}.deadline", told.get("deadline", 3600.0)),
             proxy=told.get("proxy"),
