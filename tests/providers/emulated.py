@@ -87,6 +87,8 @@ class Emulated:
     inputs: ClassVar[dict] = {}
     fields: ClassVar[dict] = {}
     endless = False  # whether what it is at never ends
+    file = b""  # what it makes in place of a small picture
+    first = 0  # looks that are as good as taken; 2: it is done at once
 
     def __init__(self):
         self.there, self.stranger = Loopback(), Loopback()
@@ -124,7 +126,7 @@ class Emulated:
     @property
     def data(self):
         """The file that it makes."""
-        return picture()
+        return self.file or picture()
 
     def expire(self):
         """All URLs so far hold no longer."""
@@ -224,7 +226,7 @@ class Emulated:
             return self.refusal()
         if self.balance < 1.0:
             return self.broke()
-        work = Work(f"w{len(self.works) + 1}", self.prompt(asked))
+        work = Work(f"w{len(self.works) + 1}", self.prompt(asked), self.first)
         self.works[work.id] = work
         self.balance -= 0.01
         self.paid += 0.01

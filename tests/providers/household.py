@@ -81,7 +81,7 @@ class Household:
 
     # what must hold, whatever happened
 
-    def check(self, logged=""):
+    def check(self, logged="", killed=False):
         """No key anywhere, nothing astray, no file that is half of one."""
         told = [text for problem in self.problems for text in _all_words(problem)]
         shown = [secret for secret in SECRETS for text in (*told, logged) if secret in text]
@@ -90,7 +90,7 @@ class Household:
             if path.is_file():
                 data = path.read_bytes()
                 assert not any(secret.encode() in data for secret in SECRETS), f"the key is in {path}"
-                assert not path.name.startswith(".triptych-"), f"{path} was left over"
+                assert killed or not path.name.startswith(".triptych-"), f"{path} was left over"
         assert not self.vendor.keys_astray(), "a stranger has the key"
 
     def whole(self):
@@ -118,6 +118,7 @@ def delivered(job, vendor):
     assert job.state == "done", (job.state, job.error)
     [artifact] = job.result.artifacts
     told = read_recipe(artifact.data, "the result")
+    assert KEY.encode() not in artifact.data
     assert told["model"]["provider"] == vendor.name
     assert not any(secret in json.dumps(told) for secret in SECRETS)
     return artifact

@@ -57,7 +57,9 @@ class Says:
     def bytes(self) -> bytes:
         if isinstance(self.body, bytes):
             return self.body
-        return b"" if self.body is None else (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+        return (
+            b"" if self.body is None else (self.body if isinstance(self.body, str) else json.dumps(self.body)).encode()
+        )
 
 
 Answer = Says | Callable[[Asked], Says]
@@ -108,7 +110,7 @@ class Loopback:
                     self.close_connection = True
                     self.connection.shutdown(2)
 
-            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any
+            do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = handle_any  # noqa: N815
 
         class Server(ThreadingHTTPServer):
             daemon_threads = True

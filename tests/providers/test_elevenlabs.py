@@ -184,7 +184,7 @@ def detail(status, message="as told", **more):
         (Says(200, detail("bad_prompt", "in a 200")), Refused, "in a 200"),
         (Says(200, detail("oops", "in a 200")), ProviderError, "in a 200"),
         (Says(200, b"", {"content-type": "audio/mpeg"}), ProviderError, "empty"),
-        (Says(200, b"<html>" * 9, {"content-type": "text/html"}), BadAnswer, "the result"),
+        (Says(200, b"<html>" * 9, {"content-type": "text/html"}), BadAnswer, "a medium is due"),
     ],
 )
 def test_what_is_no_sound_says_why_and_nothing_is_paid_twice(there, here, answer, error, words):

@@ -19,6 +19,7 @@ from triptych.errors import (
     ProviderError,
     RateLimited,
     Refused,
+    Unreachable,
 )
 from triptych.media import read_recipe
 from triptych.providers.stability import Stability
@@ -288,7 +289,7 @@ MODERATED = {"id": "e1", "name": "content_moderation", "errors": ["Your request 
         (Says(200, b"", {"content-type": "image/png"}), ProviderError, "empty"),
         (Says(200, {**PICTURE, "image": PICTURE["image"][:101]}), BadAnswer, "base64"),
         (Says(200, "{", {"content-type": "application/json"}), BadAnswer, "whole JSON"),
-        (Says(200, b"<html>", {"content-type": "text/html"}), BadAnswer, "the result"),
+        (Says(200, b"<html>", {"content-type": "text/html"}), BadAnswer, "a medium is due"),
         (Says(403, MODERATED), Refused, "flagged"),
         (Says(403, {"id": "e", "name": "unauthorized", "errors": ["no access"]}), KeyRefused, "no access"),
         (Says(401, {"id": "e", "name": "unauthorized", "errors": ["bad key"]}), KeyRefused, "bad key"),
@@ -321,7 +322,7 @@ def test_what_is_no_picture_says_why_and_nothing_is_paid_twice(there, here, answ
         (Says(403, MODERATED), Refused, "flagged"),
         (Says(404, {"id": "e", "name": "not_found", "errors": ["no such generation"]}), Expired, "no such"),
         (Says(200, {**FILTERED, "result": "AAAA"}), Refused, "CONTENT_FILTERED"),
-        (Says(500, {"name": "internal_error", "errors": ["oops"]}), ProviderError, "oops"),
+        (Says(500, {"name": "internal_error", "errors": ["oops"]}), Unreachable, "oops"),
     ],
 )
 def test_what_comes_of_a_wait_may_be_a_refusal(there, here, answer, error, words):

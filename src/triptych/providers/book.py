@@ -133,7 +133,7 @@ class Book:
             fraction=answer.fraction,
             status=answer.status,
             reason=answer.reason,
-            cost=leaf.cost if answer.cost is None else answer.cost,
+            cost=answer.cost if answer.cost is not None and answer.cost >= 0 else leaf.cost,
             told={**leaf.told, **answer.told},
         )
 

@@ -306,14 +306,16 @@ class Remote:
         return [] if after is None else [after]
 
     async def _fetch(self, session: "_Session", book: Book, number: int) -> None:
-        """Brings every result here. A URL that has expired is asked for once more."""
+        """Brings every result here. A URL that has expired, or is none, is asked for once more."""
         try:
             await self._bring(session, book, number)
-        except Expired as problem:
+        except (BadAnswer, Expired) as problem:
             if await self._renewed(session, number):
                 with suppress(Expired):
                     await self._bring(session, book, number)
                     return
+            if isinstance(problem, BadAnswer):
+                raise
             some = bool(book.leaves[number].files)  # then these are what it made
             book.note(number, state="succeeded" if some else "expired", reason=str(problem), kind="Expired", links=())
 

@@ -241,7 +241,7 @@ class Service:
         else:
             self._store.write(live.job)  # what cannot be written down is not sent
         ticket = await self._providers[live.job.provider].submit(live.job.request, live.job.id)
-        live.job = replace(live.job, ticket=ticket)
+        live.job = replace(live.job, ticket=ticket, state="running")
         self._note(live.job, sync=True)
         if self._purse is not None:
             with suppress(FileProblem):
