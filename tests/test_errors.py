@@ -8,17 +8,31 @@ import pytest
 
 from triptych import errors
 from triptych.errors import (
+    BadAnswer,
     BrokenResult,
     Cancelled,
+    Expired,
     FileProblem,
     GenerationError,
+    Gone,
+    InDoubt,
     InvalidField,
+    KeyRefused,
+    NeedsAction,
     NoRecipe,
     NotFinite,
+    NotSetUp,
+    OutOfCredit,
+    OverBudget,
+    PriceUnknown,
+    ProviderError,
+    RateLimited,
+    Refused,
     RequestError,
     SingularTarget,
     TriptychError,
     UnknownName,
+    Unreachable,
     WeightsError,
     WeightsMismatch,
 )
@@ -50,6 +64,28 @@ EXAMPLES = {
     NotFinite: (NotFinite("sampling", 3, "Try heun."), ["not a number", "sampling", "step 3", "Try heun."]),
     BrokenResult: (BrokenResult("sample 1 is constant."), ["sample 1"]),
     Cancelled: (Cancelled("stopped at step 3"), ["step 3"]),
+    PriceUnknown: (
+        PriceUnknown("eleven-music-v2", "no source for its price was found"),
+        ["eleven-music-v2", "is not known", "no source", "--unpriced"],
+    ),
+    **{
+        kind: (kind("what was asked, and what to do."), ["what to do"])
+        for kind in (
+            Gone,
+            NotSetUp,
+            OverBudget,
+            ProviderError,
+            KeyRefused,
+            OutOfCredit,
+            RateLimited,
+            Unreachable,
+            Refused,
+            NeedsAction,
+            Expired,
+            BadAnswer,
+            InDoubt,
+        )
+    },
 }
 
 

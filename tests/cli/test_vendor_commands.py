@@ -153,6 +153,6 @@ def test_the_doctor_tells_what_is_usable_and_what_to_do(vendor, ask, call):
 
 
 def test_auto_takes_what_can_be_used_now(vendor, call, ask):
-    code, out, err = call("make", "a red heart", "--model", "auto", "--steps", 1, "--size", "64x64")
+    code, _, err = call("make", "a red heart", "--model", "auto", "--steps", 1, "--size", "64x64")
     assert code == 0
     assert "mini-image" in err

@@ -184,7 +184,11 @@ def test_files_that_change_t5(both, tmp_path, prefix, mode):
             state |= {f"{part}.{path}.lora_B.weight": up, f"{part}.{path}.lora_A.weight": down}
         else:
             stem = f"{prefix}{path.replace('.', '_')}"
-            state |= {f"{stem}.lora_up.weight": up, f"{stem}.lora_down.weight": down, f"{stem}.alpha": torch.tensor(4.0)}
+            state |= {
+                f"{stem}.lora_up.weight": up,
+                f"{stem}.lora_down.weight": down,
+                f"{stem}.alpha": torch.tensor(4.0),
+            }
     save_file(state, tmp_path / "t5.safetensors")
     expected = theirs(pipe, guidance_scale=SCALES[name])
     tower.load_state_dict(before)

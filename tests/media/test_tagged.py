@@ -428,7 +428,7 @@ def test_tags_that_are_no_utf8_do_no_harm(recipe):
     medium=st.sampled_from(["image", "video", "audio"]),
 )
 def test_random_bytes_raise_nothing_else(begin, rest, medium):
-    with pytest.raises(FileProblem):
+    with suppress(FileProblem):  # the head of a stream of unknown length and one sample is a sound
         checked(begin + rest, "it", medium)
 
 
