@@ -40,7 +40,7 @@ def home(tmp_path, monkeypatch):
 @cache
 def accounts():
     """The environment names of every vendor's key, base URL and settings: no test asks with somebody's own."""
-    from triptych.providers import tables
+    from triptych.providers.wire import tables
 
     specs = [tables.spec(path.stem) for path in sorted(tables.HERE.glob("*.toml"))]
     return [name for one in specs for names in (one.keys, one.base_urls, *one.settings.values()) for name in names]

@@ -10,7 +10,7 @@ from triptych import calibration, media
 from triptych.client import Made, Media
 from triptych.errors import InvalidField
 from triptych.families import cards
-from triptych.providers.drift import Row, Tables
+from triptych.providers.here.drift import Row, Tables
 from triptych.service.config import config
 
 

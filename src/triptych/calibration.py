@@ -17,7 +17,7 @@ from typing import Any, final
 from triptych import client
 from triptych.client import Made
 from triptych.errors import InvalidField
-from triptych.providers.drift import EXACT, Row, Table, Tables
+from triptych.providers.here.drift import EXACT, Row, Table, Tables
 from triptych.service import Job, Service
 from triptych.service.config import config
 from triptych.types import Card, Request

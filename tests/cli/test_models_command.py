@@ -11,7 +11,7 @@ import pytest
 
 from triptych import families
 from triptych.catalogue import shipped, use
-from triptych.providers.http import Pace
+from triptych.providers.wire.http import Pace
 from triptych.service import refresh
 
 

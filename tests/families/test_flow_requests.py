@@ -9,7 +9,7 @@ from tiny_flow import DIFFUSERS, LOADERS, ours, pictures, saved, theirs
 from triptych.errors import InvalidField
 from triptych.media import image
 from triptych.model import generate, prepared
-from triptych.providers.work import Preview
+from triptych.providers.here.work import Preview
 from triptych.types import Request
 
 SCALES = {"sd3.5-medium": 5.0, "flux1-dev": 3.5}

@@ -13,7 +13,7 @@ from tiny_flow import saved, theirs, without_deviation
 
 from triptych.families import cards
 from triptych.media import canvas, image
-from triptych.providers import pictures
+from triptych.providers.here import pictures
 from triptych.providers.local import Local
 from triptych.types import Artifact, Request, Result
 

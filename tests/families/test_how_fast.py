@@ -5,7 +5,7 @@ import torch
 
 from triptych.families import cards, load
 from triptych.model import generate, prepared
-from triptych.providers.drift import EXACT
+from triptych.providers.here.drift import EXACT
 from triptych.types import Request
 
 MEASURED = [name for name, card in cards().items() if "drift" in card.settings]

@@ -10,8 +10,8 @@ from emulated import Waits
 from loopback import KEY, account
 
 from triptych.media import read_recipe
-from triptych.providers.http import Pace
 from triptych.providers.remote import Remote
+from triptych.providers.wire.http import Pace
 from triptych.service import Service
 from triptych.service.budgets import Budgets
 from triptych.service.jobs import Store

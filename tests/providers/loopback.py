@@ -10,10 +10,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from triptych.providers import tables
-from triptych.providers.account import Account, Secret
-from triptych.providers.http import Pace
 from triptych.providers.remote import Remote
+from triptych.providers.wire import tables
+from triptych.providers.wire.account import Account, Secret
+from triptych.providers.wire.http import Pace
 
 KEY = "sk-loopback-0123456789abcdef"
 SOON = Pace(tries=4, first=0.001, most=0.002, patience=5.0, poll=0.001)  # retries and polls without waiting

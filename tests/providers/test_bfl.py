@@ -431,7 +431,7 @@ class _Asked:
         self.account, self.paths = account, []
 
     async def pay(self, path, **said):
-        from triptych.providers.vendor import Reply
+        from triptych.providers.wire.vendor import Reply
 
         self.paths.append(path)
         return Reply(200, {}, b'{"id": "b1", "polling_url": "https://api.us2.bfl.ai/v1/get_result?id=b1"}')

@@ -8,8 +8,8 @@ import pytest
 from triptych import families
 from triptych.errors import FileProblem, InvalidField
 from triptych.families import cards
-from triptych.providers import drift
-from triptych.providers.drift import Row, Table, Tables
+from triptych.providers.here import drift
+from triptych.providers.here.drift import Row, Table, Tables
 from triptych.providers.local import Local
 from triptych.types import Request
 

@@ -22,8 +22,9 @@ from triptych.errors import (
     Refused,
 )
 from triptych.media import read_recipe
-from triptych.providers import google_interactions, google_words, tables
+from triptych.providers import google_interactions, google_words
 from triptych.providers.google import Google
+from triptych.providers.wire import tables
 from triptych.types import Artifact, Request, Ticket
 
 PRO, BANANA, OMNI, SONG = "gemini-3-pro-image", "gemini-nano-banana-2.1", "gemini-omni-1.1-flash", "lyria-3.5"

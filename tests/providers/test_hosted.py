@@ -6,10 +6,10 @@ from hosts import CLIP, FLUX, PRESETS, fal, size
 from wares import png
 
 from triptych.errors import InvalidField, PriceUnknown
-from triptych.providers import hosted
-from triptych.providers.outputs import assets
-from triptych.providers.schema import inlined, misfit
-from triptych.providers.vendor import Data, Link
+from triptych.providers.hosted import cards as hosted
+from triptych.providers.hosted.outputs import assets
+from triptych.providers.hosted.schema import inlined, misfit
+from triptych.providers.wire.vendor import Data, Link
 from triptych.types import Request
 
 ABOUT = {"family": "fal", "license": "x", "summary": "y"}

@@ -25,10 +25,10 @@ from triptych.errors import (
     RequestError,
     Unreachable,
 )
-from triptych.providers import partial
-from triptych.providers.account import Account, Secret, Spec, bare, leads
-from triptych.providers.http import Pace, Wire, ask_once
-from triptych.providers.vendor import Part, Reply, explained, parsed
+from triptych.providers.wire import partial
+from triptych.providers.wire.account import Account, Secret, Spec, bare, leads
+from triptych.providers.wire.http import Pace, Wire, ask_once
+from triptych.providers.wire.vendor import Part, Reply, explained, parsed
 
 DATA = bytes(range(256)) * 400
 

@@ -23,7 +23,7 @@ from triptych.errors import (
     Unreachable,
 )
 from triptych.media import read_recipe
-from triptych.providers.hub_routes import ROUTES
+from triptych.providers.hosted.routes import ROUTES
 from triptych.providers.huggingface import TASKS, HuggingFace
 from triptych.types import Artifact, Request
 

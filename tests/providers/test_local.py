@@ -16,7 +16,7 @@ from PIL import Image
 from triptych import families
 from triptych.errors import BrokenResult, Cancelled, FileProblem, GenerationError, InvalidField, NotFinite, UnknownName
 from triptych.media import image, read_recipe
-from triptych.providers import work
+from triptych.providers.here import work
 from triptych.providers.local import OPTIONS, Local
 from triptych.types import Artifact, Progress, Request, Result
 

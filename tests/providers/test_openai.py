@@ -26,9 +26,9 @@ from triptych.errors import (
     RateLimited,
     Refused,
 )
-from triptych.providers.http import Pace
 from triptych.providers.openai import OpenAI
 from triptych.providers.remote import Remote
+from triptych.providers.wire.http import Pace
 from triptych.types import Artifact, Progress, Request, Ticket
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "specs"

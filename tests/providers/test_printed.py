@@ -6,9 +6,9 @@ import sys
 import pytest
 
 from triptych.errors import NotSetUp
-from triptych.providers import account
-from triptych.providers.account import Secret
-from triptych.providers.printed import printed
+from triptych.providers.wire import account
+from triptych.providers.wire.account import Secret
+from triptych.providers.wire.printed import printed
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ from wares import again, picture
 from triptych.errors import BadAnswer, Cancelled, FileProblem, InDoubt, ProviderError, Unreachable
 from triptych.media import files
 from triptych.media.image import encode
-from triptych.providers.book import Book, Leaf
-from triptych.providers.vendor import Answer, Data, Link
+from triptych.providers.wire.book import Book, Leaf
+from triptych.providers.wire.vendor import Answer, Data, Link
 from triptych.types import Request
 
 STORED = 0.03  # US dollars of one picture of Bfl's, by its answers and by the list
@@ -345,7 +345,7 @@ def test_a_result_that_cannot_be_written_waits_with_the_vendor(bfl, house, monke
     def fails(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("triptych.providers.partial.os.fsync", fails)
+    monkeypatch.setattr("triptych.providers.wire.partial.os.fsync", fails)
     monkeypatch.setattr(files, "_write", lambda path, data, sync: path.write_bytes(data))
     job = house.make()
     monkeypatch.undo()

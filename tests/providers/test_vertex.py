@@ -19,10 +19,10 @@ from triptych.errors import (
 )
 from triptych.media import read_recipe
 from triptych.providers import google_content, vertex_predict
-from triptych.providers.account import Account
-from triptych.providers.http import Wire
 from triptych.providers.remote import Remote
 from triptych.providers.vertex import Vertex
+from triptych.providers.wire.account import Account
+from triptych.providers.wire.http import Wire
 from triptych.types import Artifact, Request, Ticket
 
 PLACE = "/v1beta1/projects/p/locations/us-central1/publishers/google/models"

@@ -14,8 +14,8 @@ from loopback import account
 from PIL import Image
 
 from triptych.media import video
-from triptych.providers.http import Pace
 from triptych.providers.remote import Remote
+from triptych.providers.wire.http import Pace
 from triptych.types import Artifact, Ticket
 
 SPECS = Path(__file__).parents[2].parent / "shared" / "specs"

@@ -9,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from triptych.catalogue import entries, use
-from triptych.providers.account import Account, Secret, Spec
-from triptych.providers.http import Pace
-from triptych.providers.lists import PRICES
+from triptych.providers.wire.account import Account, Secret, Spec
+from triptych.providers.wire.http import Pace
+from triptych.providers.wire.lists import PRICES
 from triptych.service.refresh import refreshed
 
 TODAY = date(2026, 12, 20)

@@ -30,7 +30,7 @@ def test_names_and_what_they_mean(roster, name, provider, card):
 
 
 def test_what_nobody_has_is_told_with_what_is_written_most_like_it(roster):
-    with pytest.raises(UnknownName, match="'midjourny'.*midjourney"):
+    with pytest.raises(UnknownName, match=r"'midjourny'.*midjourney"):
         roster.found("midjourny")
     with pytest.raises(UnknownName, match="Did you mean 'gpt-image-2'"):
         roster.found("gpt-image-22")
@@ -54,7 +54,7 @@ def test_what_was_shut_down_is_refused_and_not_unknown(roster, name, date):
 
 def test_a_gateway_may_serve_what_is_gone(roster, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    provider, card, told = roster.living("dall-e-3")
+    provider, card, _ = roster.living("dall-e-3")
     assert (provider.name, card.name) == ("openai", "dall-e-3")
     assert roster.successor("dall-e-3").name == "dall-e-3"
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from triptych.errors import FileProblem, InvalidField
-from triptych.providers.account import Secret, Spec
+from triptych.providers.wire.account import Secret, Spec
 from triptych.service.budgets import Budgets
 from triptych.service.settings import Settings
 

@@ -65,7 +65,7 @@ def chosen(service: "Service", prompt: str, medium: Medium | None, said: Mapping
 
 def _refused(card: Card, given: Mapping[str, Any]) -> str:
     """What of a request the model does not take; "" where it takes it all."""
-    sizes = ("width", "height") if "aspect_ratio" in card.fields else ()  # see triptych.providers.framing
+    sizes = ("width", "height") if "aspect_ratio" in card.fields else ()  # see triptych.providers.wire.framing
     taken = {*card.fields, *sizes, *(axis.name for axis in card.axes)}
     names = [name.replace("_", "-") for name in given if name not in taken]
     return f"does not take {', '.join(names)}" if names else ""

@@ -14,7 +14,7 @@ from triptych.cli.options import Json, Named
 if TYPE_CHECKING:
     from triptych.calibration import Plan
     from triptych.client import Made
-    from triptych.providers.drift import Table
+    from triptych.providers.here.drift import Table
     from triptych.service import Service
 
 __all__ = ["calibrate"]

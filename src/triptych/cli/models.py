@@ -196,7 +196,7 @@ def _cards() -> "Mapping[str, Card]":
     """Those of every family and vendor, without what making things takes to load."""
     from triptych import families
     from triptych.catalogue.entries import PACKAGE
-    from triptych.providers import tables
+    from triptych.providers.wire import tables
 
     found = dict(families.cards())
     for path in sorted((PACKAGE / "providers").glob("*.toml")):

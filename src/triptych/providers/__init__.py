@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, final
 
-from triptych.providers.checks import Finding
+from triptych.providers.wire.checks import Finding
 from triptych.types import Card, Event, Price, Request, Ticket
 
 __all__ = ["Finding", "Price", "Provider", "Resolved"]

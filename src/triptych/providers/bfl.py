@@ -11,13 +11,13 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, InvalidField, NotSetUp, ProviderError
-from triptych.providers import tables
-from triptych.providers.inputs import PICTURES, check_bytes, check_type, named, size
-from triptych.providers.vendor import Answer, Link, Reply, encoded, explained, parsed, state_of
+from triptych.providers.wire import tables
+from triptych.providers.wire.inputs import PICTURES, check_bytes, check_type, named, size
+from triptych.providers.wire.vendor import Answer, Link, Reply, encoded, explained, parsed, state_of
 from triptych.types import Artifact, Card, Price, Request, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["BFL"]
 

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote
 
 from triptych.errors import InDoubt, PriceUnknown, ProviderError
-from triptych.providers import openai_wire, tables
-from triptych.providers.inputs import PICTURES, check_type
-from triptych.providers.vendor import Answer, Reply
+from triptych.providers import openai_wire
+from triptych.providers.wire import tables
+from triptych.providers.wire.inputs import PICTURES, check_type
+from triptych.providers.wire.vendor import Answer, Reply
 from triptych.types import Axis, Card, Field, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Compatible"]
 

@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import InvalidField, ProviderError
-from triptych.providers import tables
-from triptych.providers.vendor import Answer, Data, Reply, check_medium, explained, parsed
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Data, Reply, check_medium, explained, parsed
 from triptych.types import Card, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["ElevenLabs"]
 

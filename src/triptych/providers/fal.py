@@ -10,15 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote
 
 from triptych.errors import BadAnswer, ProviderError
-from triptych.providers import hosted, tables
-from triptych.providers.outputs import FIRST, assets, medium_of
-from triptych.providers.schema import inlined
-from triptych.providers.vendor import Answer, Reply, encoded, explained, state_of
+from triptych.providers.hosted import cards as hosted
+from triptych.providers.hosted.outputs import FIRST, assets, medium_of
+from triptych.providers.hosted.schema import inlined
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Reply, encoded, explained, state_of
 from triptych.types import Artifact, Card, Medium, Price, Request, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Account
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.account import Account
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Fal"]
 
@@ -119,7 +120,7 @@ class Fal:
         return explained(spec.title, reply, words, refused=_ruled(reply), credit=broke, key=spec.page)
 
     def _asked(self, name: str, parts: hosted.Name) -> Card:
-        from triptych.providers.http import ask_once
+        from triptych.providers.wire.http import ask_once
 
         account = self._account()
         place = account.settings.get("schema", SCHEMA)

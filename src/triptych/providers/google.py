@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import InvalidField, ProviderError
-from triptych.providers import google_content, google_interactions, tables
+from triptych.providers import google_content, google_interactions
 from triptych.providers.google_words import explain
-from triptych.providers.vendor import Answer, Reply
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Reply
 from triptych.types import Card, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Google"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from triptych.providers.google_words import objects, refuses
-from triptych.providers.inputs import named
-from triptych.providers.vendor import Answer, decoded, encoded
+from triptych.providers.wire.inputs import named
+from triptych.providers.wire.vendor import Answer, decoded, encoded
 from triptych.types import Card, Request
 
 __all__ = ["body", "heard", "tokens"]

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from triptych.errors import BadAnswer, InvalidField
 from triptych.providers.google_words import CLIPS, PICTURES, check_pictures, located, objects, refuses
-from triptych.providers.inputs import check_type, named
-from triptych.providers.vendor import Answer, Data, Link, decoded, encoded, state_of
+from triptych.providers.wire.inputs import check_type, named
+from triptych.providers.wire.vendor import Answer, Data, Link, decoded, encoded, state_of
 from triptych.types import Artifact, Card, Request, TicketState
 
 __all__ = ["body", "check", "heard", "task", "tokens"]

@@ -6,9 +6,9 @@ from typing import Any, Final
 from urllib.parse import quote, urlsplit
 
 from triptych.errors import InvalidField, KeyRefused, ProviderError
-from triptych.providers.account import Spec
-from triptych.providers.inputs import check_type
-from triptych.providers.vendor import Link, Reply, explained, parsed
+from triptych.providers.wire.account import Spec
+from triptych.providers.wire.inputs import check_type
+from triptych.providers.wire.vendor import Link, Reply, explained, parsed
 from triptych.types import Card, Request
 
 __all__ = ["CLIPS", "PICTURES", "check_pictures", "explain", "located", "objects", "refuses"]

@@ -8,15 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, InvalidField, ProviderError
-from triptych.providers import hosted, tables
-from triptych.providers.hub_routes import ALIASES, ROUTES, Model, looked
-from triptych.providers.outputs import assets, medium_of
-from triptych.providers.vendor import Answer, Data, Reply, encoded, explained
+from triptych.providers.hosted import cards as hosted
+from triptych.providers.hosted.outputs import assets, medium_of
+from triptych.providers.hosted.routes import ALIASES, ROUTES, Model, looked
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Data, Reply, encoded, explained
 from triptych.types import Card, Medium, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Account
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.account import Account
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["HuggingFace"]
 
@@ -139,7 +140,7 @@ class HuggingFace:
         return explained(spec.title, reply, words, refused=ruled, key=spec.page)
 
     def _asked(self, name: str, parts: hosted.Name) -> Card:
-        from triptych.providers.http import ask_once
+        from triptych.providers.wire.http import ask_once
 
         account = self._account()
         first, _, rest = parts.id.partition("/")

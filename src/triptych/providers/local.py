@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, final
 
 from triptych import families
 from triptych.errors import InvalidField
-from triptych.providers import Finding, Resolved, drift, pictures
-from triptych.providers.latents import Latents
+from triptych.providers import Finding, Resolved
+from triptych.providers.here import drift, pictures
+from triptych.providers.here.latents import Latents
 from triptych.types import Card, Event, Field, Price, Request, Ticket
 
 if TYPE_CHECKING:
-    from triptych.providers.work import Bench
+    from triptych.providers.here.work import Bench
 
 __all__ = ["OPTIONS", "Local"]
 
@@ -66,7 +67,7 @@ class Local:
 
     async def check(self) -> Sequence[Finding]:
         """The device, the memory, the weights that are here."""
-        from triptych.providers.device import findings
+        from triptych.providers.here.device import findings
 
         here = [name for name in families.cards() if not self.lacks(name)]
         weights = Finding("weights", True, f"here: {', '.join(here)}", "others are fetched when first used")
@@ -77,7 +78,7 @@ class Local:
 
     def plan(self, request: Request) -> str:
         """What comes into memory when, as headers tell. Raises InvalidField, WeightsError."""
-        from triptych.providers.device import pick_device, pick_dtype
+        from triptych.providers.here.device import pick_device, pick_dtype
 
         resolved, _ = self._resolve(request)
         card, device = families.card(resolved.model), pick_device(resolved.options["device"])
@@ -136,7 +137,7 @@ class Local:
         """The thread: every event, then what went wrong or None."""
         last: BaseException | None = None
         try:
-            from triptych.providers.work import Bench
+            from triptych.providers.here.work import Bench
 
             self._bench = self._bench or Bench(self._cache)
             for event in self._bench.run(ticket.request, self._latents(ticket), stop):

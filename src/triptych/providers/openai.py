@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import quote
 
 from triptych.errors import BadAnswer, InDoubt, PriceUnknown, ProviderError
-from triptych.providers import openai_inputs, openai_prices, openai_wire, tables
-from triptych.providers.vendor import Answer, Part, Reply
+from triptych.providers import openai_inputs, openai_prices, openai_wire
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Part, Reply
 from triptych.types import Artifact, Card, Price, Progress, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["OpenAI"]
 

@@ -4,7 +4,7 @@ import io
 from typing import TYPE_CHECKING
 
 from triptych.errors import FileProblem, InvalidField
-from triptych.providers.inputs import PICTURES, check_bytes, check_type, named, size
+from triptych.providers.wire.inputs import PICTURES, check_bytes, check_type, named, size
 from triptych.types import Artifact, Card, Request
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 
 from triptych.catalogue.pricing import applies, counted
 from triptych.errors import PriceUnknown
-from triptych.providers import tables
+from triptych.providers.wire import tables
 from triptych.types import Card, Price, Request
 
 __all__ = ["cost", "price", "tokens"]

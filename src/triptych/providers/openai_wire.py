@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from triptych.errors import BadAnswer, ProviderError
-from triptych.providers.vendor import Answer, Data, Link, Part, Reply, decoded, explained, parsed, state_of
+from triptych.providers.wire.vendor import Answer, Data, Link, Part, Reply, decoded, explained, parsed, state_of
 from triptych.types import Artifact, Progress, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Spec
+    from triptych.providers.wire.account import Spec
 
 __all__ = ["clip", "drawn", "explain", "file", "fields", "streamed"]
 

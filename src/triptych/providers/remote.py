@@ -4,40 +4,26 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, final
 
-from triptych.errors import (
-    BadAnswer,
-    Cancelled,
-    Expired,
-    FileProblem,
-    InDoubt,
-    KeyRefused,
-    NeedsAction,
-    PriceUnknown,
-    ProviderError,
-    RateLimited,
-    RequestError,
-    UnknownName,
-    Unreachable,
-)
-from triptych.providers import Resolved, tables
-from triptych.providers.account import Account
-from triptych.providers.book import Book, Leaf, Sent, recovered
-from triptych.providers.checks import Finding, lacking, reached, ready
-from triptych.providers.framing import framed
-from triptych.providers.vendor import Answer, Vendor
-from triptych.types import Card, Event, Price, Progress, Request, Ticket
+from triptych.errors import FileProblem, PriceUnknown, UnknownName
+from triptych.providers import Resolved
+from triptych.providers.wire import tables
+from triptych.providers.wire.account import Account
+from triptych.providers.wire.book import Book, recovered
+from triptych.providers.wire.checks import Finding, lacking, reached, ready
+from triptych.providers.wire.framing import framed
+from triptych.providers.wire.session import Session
+from triptych.providers.wire.vendor import Vendor
+from triptych.types import Card, Event, Price, Request, Ticket
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Pace, Wire
+    from triptych.providers.wire.http import Pace, Wire
 
 __all__ = ["Remote"]
-
-LATER = (KeyRefused, NeedsAction, RateLimited, Unreachable)  # what may be otherwise when it is asked for again
 
 
 @final
@@ -50,7 +36,7 @@ class Remote:
         """account: read when it is needed; folder: where tickets and what they made wait until the result is safe."""
         self._vendor, self._account, self._folder, self._pace = vendor, account, folder, pace
         self._stops: dict[str, asyncio.Event] = {}
-        self._sessions: dict[str, _Session] = {}  # of tickets whose answer is streamed
+        self._sessions: dict[str, Session] = {}  # of tickets whose answer is streamed
 
     @property
     def name(self) -> str:
@@ -112,9 +98,9 @@ class Remote:
         id = key or secrets.token_hex(8)
         about = {"family": card.family, "media": card.media, "license": card.license}
         book = Book.begun(self._folder / id, request, self._vendor.batch(card), about)
-        session = _Session(self._wire(account), book)
+        session = Session(self._vendor, self._wire(account), book)
         try:
-            await self._send_all(session, card, request, book)
+            await session.send(card, request)
         finally:
             if session.live or book.loose or not book.written:
                 self._sessions[id] = session
@@ -132,14 +118,14 @@ class Remote:
 
     async def watch(self, ticket: Ticket) -> AsyncIterator[Event]:
         """Looks until all is over, fetches, and gives what there is. Raises ProviderError, Cancelled."""
-        id = str(ticket.handle["id"])
-        from triptych.providers.outcome import result
+        from triptych.providers.wire.outcome import result
 
+        id = str(ticket.handle["id"])
         stop = self._stops.setdefault(id, asyncio.Event())
-        session = self._sessions.pop(id, None) or _Session(self._wire(self._account()), self._book(ticket))
+        session = self._sessions.pop(id, None) or Session(self._vendor, self._wire(self._account()), self._book(ticket))
         book = session.book
         try:
-            async for progress in self._followed(session, book, stop):
+            async for progress in session.followed(stop):
                 yield progress
             card = self._known(book)
             price = partial(self._listed, card)
@@ -183,7 +169,7 @@ class Remote:
         Book(self._folder / str(ticket.handle["id"]), "").remove()
 
     def _wire(self, account: Account) -> "Wire":
-        from triptych.providers.http import Wire
+        from triptych.providers.wire.http import Wire
 
         return Wire(account, self._vendor.explain, self._pace)
 
@@ -201,195 +187,3 @@ class Remote:
         """The card of what was sent; of a model that only its host knows, as much as was written down."""
         listed, told = self.cards().get(book.model), book.about
         return listed or Card(book.model, told["family"], told["media"], (), {}, told["license"])  # type: ignore[arg-type]
-
-    async def _send_all(self, session: "_Session", card: Card, request: Request, book: Book) -> None:
-        """Raises ProviderError where the first one fails; a later one ends the sending."""
-        for number in range(len(book.leaves)):
-            try:
-                await self._send(session, card, request, book, number)
-            except (ProviderError, RequestError) as problem:
-                doubtful = isinstance(problem, InDoubt | BadAnswer)
-                if number == 0 and not doubtful:
-                    book.remove()
-                    raise
-                sent: Sent = "doubt" if doubtful else "yes"
-                book.note(number, sent=sent, state="failed", reason=str(problem), kind=type(problem).__name__)
-                for later in range(number + 1, len(book.leaves)):
-                    book.note(later, state="failed", reason="it was not asked for after that", kind="ProviderError")
-                if number == 0:
-                    raise
-                return
-
-    async def _send(self, session: "_Session", card: Card, request: Request, book: Book, number: int) -> None:
-        leaf = book.put(number, sent="sending")
-        seed = None if request.seed is None else request.seed + leaf.first
-        try:
-            answer = await self._vendor.submit(session.wire, card, replace(request, count=leaf.count, seed=seed))
-        except BadAnswer as problem:  # it was taken in, and what came of it cannot be read
-            raise self._unreadable(problem) from None
-        if answer.live is not None:
-            session.live[number] = answer.live
-        _take(session, number, answer)
-
-    def _unreadable(self, problem: BadAnswer) -> BadAnswer:
-        title = tables.spec(self.name).title
-        return BadAnswer(f"{title} took the request in, and it may be charged, but {problem}")
-
-    async def _followed(self, session: "_Session", book: Book, stop: asyncio.Event) -> AsyncIterator[Progress]:
-        """Until every leaf is over. Raises Cancelled, and what ends all of them."""
-        deadline, pace = asyncio.get_running_loop().time() + self._account().deadline, session.wire.pace
-        delay, stuck = pace.poll, dict[int, ProviderError]()
-        for number, live in session.live.items():
-            async for progress in self._streamed(live, session, number):
-                yield progress
-        while True:
-            asked: list[float] = []
-            for number, leaf in enumerate(book.leaves):
-                if leaf.over or number in stuck:
-                    continue
-                if stop.is_set():
-                    await self._stopped(session, book)
-                try:
-                    asked += await self._look(session, book, number)
-                except ProviderError as problem:  # the others are looked at first
-                    stuck[number] = problem
-            yield book.progress
-            if all(leaf.over or number in stuck for number, leaf in enumerate(book.leaves)):
-                self._give_up(book, stuck)
-                return
-            left = deadline - asyncio.get_running_loop().time()
-            if left < 0:
-                title = tables.spec(self.name).title
-                raise ProviderError(f"{title} is not done after {self._account().deadline:.0f} s; the ticket is kept.")
-            await pace.wait(min(max(asked, default=delay) or delay, left), stop)
-            delay = min(delay * 1.5, pace.most)
-
-    def _give_up(self, book: Book, stuck: Mapping[int, ProviderError]) -> None:
-        """Of those that cannot be looked at: raises where it may be otherwise later, or nothing else came."""
-        for number, problem in stuck.items():
-            if isinstance(problem, LATER) or not any(leaf.made for leaf in book.leaves):
-                raise problem
-            book.note(number, sent="doubt", state="failed", kind=type(problem).__name__, reason=str(problem))
-
-    async def _streamed(
-        self, live: AsyncIterator[Progress | Answer], session: "_Session", number: int
-    ) -> AsyncIterator[Progress]:
-        """A request that is answered piece by piece; it is sent by now, and is heard to its end: it is paid for."""
-        try:
-            async for piece in live:
-                if isinstance(piece, Progress):
-                    yield piece
-                else:
-                    _take(session, number, piece)
-        except (BadAnswer, InDoubt) as problem:
-            told = self._unreadable(problem) if isinstance(problem, BadAnswer) else problem
-            session.book.note(number, sent="doubt", state="failed", kind=type(problem).__name__, reason=str(told))
-
-    async def _look(self, session: "_Session", book: Book, number: int) -> list[float]:
-        """Asks how one stands and fetches what it made; the seconds that the vendor asks to wait, if any."""
-        leaf = book.leaves[number]
-        if leaf.sent == "no":
-            book.note(number, state="failed", kind="ProviderError", reason="the process ended before it was sent")
-            return []
-        if leaf.sent != "yes":
-            reason = "it was being sent when the process ended; see your account there before you ask again"
-            book.note(number, sent="doubt", state="failed", kind="InDoubt", reason=reason)
-            return []
-        after: float | None = None
-        if leaf.state in ("queued", "running", "needs_action"):
-            answer = await self._vendor.poll(session.wire, leaf.handle)
-            leaf, after = _take(session, number, answer), answer.after
-            if leaf.state == "needs_action":
-                raise NeedsAction(f"{tables.spec(self.name).title} waits for you: {leaf.reason or leaf.status}.")
-        if leaf.state == "succeeded" and leaf.links:
-            await self._fetch(session, book, number)
-        return [] if after is None else [after]
-
-    async def _fetch(self, session: "_Session", book: Book, number: int) -> None:
-        """Brings every result here. A URL that has expired, or is none, is asked for once more."""
-        try:
-            await self._bring(session, book, number)
-        except (BadAnswer, Expired) as problem:
-            if await self._renewed(session, number):
-                with suppress(Expired):
-                    await self._bring(session, book, number)
-                    return
-            if isinstance(problem, BadAnswer):
-                raise
-            some = bool(book.leaves[number].files)  # then these are what it made
-            book.note(number, state="succeeded" if some else "expired", reason=str(problem), kind="Expired", links=())
-
-    async def _renewed(self, session: "_Session", number: int) -> bool:
-        """Whether the vendor has told anew where the results lie. Raises ProviderError where it may do so later."""
-        handle = session.book.leaves[number].handle
-        if not handle:
-            return False
-        try:
-            answer = await self._vendor.poll(session.wire, handle)
-        except ProviderError as problem:
-            if isinstance(problem, LATER):
-                raise
-            return False
-        if answer.state != "succeeded" or not answer.assets:
-            return False
-        _take(session, number, answer)
-        return True
-
-    async def _bring(self, session: "_Session", book: Book, number: int) -> None:
-        leaf = book.leaves[number]
-        for place in range(len(leaf.links) + len(leaf.files)):
-            name = book.name(leaf, place)
-            if name in leaf.files:
-                continue
-            url, keyed = leaf.links[0]
-            await session.wire.fetch(url, book.folder / name, keyed=keyed)
-            files = (*leaf.files[:place], name, *leaf.files[place:])  # in the order of the results
-            leaf = book.note(number, files=files, links=leaf.links[1:])
-
-    async def _stopped(self, session: "_Session", book: Book) -> None:
-        """Asks the vendor to stop what it is at. Raises Cancelled."""
-        told, title = "", tables.spec(self.name).title
-        for number, leaf in enumerate(book.leaves):
-            if leaf.over or leaf.sent != "yes":
-                continue
-            if leaf.state == "succeeded":
-                told = told or f" What {title} has made waits there."
-                continue
-            try:
-                asked = await self._vendor.cancel(session.wire, leaf.handle)
-            except ProviderError as problem:
-                asked, told = False, f" {problem}"
-            if asked:
-                book.note(number, state="cancelled", kind="Cancelled", reason="stopped on request", links=())
-            else:
-                told = told or f" {title} has no way to stop it: it goes on there, and is charged."
-        raise Cancelled(f"stopped on request.{told}")
-
-
-@final
-@dataclass(slots=True)
-class _Session:
-    """A wire, the book of what goes through it, and what is streamed, by leaf."""
-
-    wire: "Wire"
-    book: Book
-    live: dict[int, AsyncIterator[Progress | Answer]] = field(default_factory=dict)
-
-
-def _take(session: _Session, number: int, answer: Answer) -> Leaf:
-    """Writes an answer down, without the key, should the vendor have said it back."""
-    hide = session.wire.account.hide
-    told = {name: _hidden(one, hide) for name, one in answer.told.items()}
-    clean = replace(answer, reason=hide(answer.reason), status=hide(answer.status), told=told)
-    return session.book.take(number, clean)
-
-
-def _hidden(told: Any, hide: Callable[[str], str]) -> Any:
-    match told:
-        case str():
-            return hide(told)
-        case Mapping():
-            return {name: _hidden(one, hide) for name, one in told.items()}
-        case list() | tuple():
-            return [_hidden(one, hide) for one in told]
-    return told

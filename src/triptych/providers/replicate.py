@@ -9,15 +9,16 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, NotSetUp, ProviderError
-from triptych.providers import hosted, tables
-from triptych.providers.checks import ready
-from triptych.providers.outputs import assets, medium_in
-from triptych.providers.vendor import Answer, Part, Reply, encoded, explained, state_of
+from triptych.providers.hosted import cards as hosted
+from triptych.providers.hosted.outputs import assets, medium_in
+from triptych.providers.wire import tables
+from triptych.providers.wire.checks import ready
+from triptych.providers.wire.vendor import Answer, Part, Reply, encoded, explained, state_of
 from triptych.types import Artifact, Card, Medium, Price, Request, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Account
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.account import Account
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Replicate", "answered"]
 
@@ -111,7 +112,7 @@ class Replicate:
         return _card(name, parts, found["openapi_schema"], model, pinned)
 
     def _got(self, name: str, path: str) -> dict[str, Any]:
-        from triptych.providers.http import ask_once
+        from triptych.providers.wire.http import ask_once
 
         account = self._account()
         reply = ask_once(account, f"{account.base_url}/{path}")

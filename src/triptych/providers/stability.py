@@ -10,13 +10,13 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, InvalidField, ProviderError
-from triptych.providers import tables
-from triptych.providers.inputs import PICTURES, check_bytes, check_type, size
-from triptych.providers.vendor import Answer, Data, Part, Reply, check_medium, decoded, explained, parsed
+from triptych.providers.wire import tables
+from triptych.providers.wire.inputs import PICTURES, check_bytes, check_type, size
+from triptych.providers.wire.vendor import Answer, Data, Part, Reply, check_medium, decoded, explained, parsed
 from triptych.types import Artifact, Card, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Stability"]
 

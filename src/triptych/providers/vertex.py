@@ -10,14 +10,15 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import NotSetUp, ProviderError
-from triptych.providers import google_content, tables, vertex_predict
+from triptych.providers import google_content, vertex_predict
 from triptych.providers.google_words import check_pictures, explain
-from triptych.providers.vendor import Answer, Reply
+from triptych.providers.wire import tables
+from triptych.providers.wire.vendor import Answer, Reply
 from triptych.types import Card, Price, Request
 
 if TYPE_CHECKING:
-    from triptych.providers.account import Account
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.account import Account
+    from triptych.providers.wire.http import Wire
 
 __all__ = ["Vertex"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from triptych.errors import BadAnswer, InvalidField
 from triptych.providers.google_words import located, objects, refuses
-from triptych.providers.inputs import check_type, named
-from triptych.providers.vendor import Answer, Data, Link, decoded, encoded
+from triptych.providers.wire.inputs import check_type, named
+from triptych.providers.wire.vendor import Answer, Data, Link, decoded, encoded
 from triptych.types import Artifact, Card, Request
 
 __all__ = ["BODIES", "begun", "check", "found", "operation"]

@@ -26,7 +26,7 @@ from triptych.errors import (
     TriptychError,
 )
 from triptych.providers import Price, Provider
-from triptych.providers.account import Account
+from triptych.providers.wire.account import Account
 from triptych.service.config import Config, config
 from triptych.service.jobs import Job, State, Store, identity
 from triptych.service.ledger import Ledger
@@ -316,7 +316,6 @@ def _state(problem: Exception) -> State:
 
 def _vendors(chosen: Config) -> list[Provider]:
     """Those that an interface reaches, each with the user's account."""
-    from triptych.providers import tables
     from triptych.providers.bfl import BFL
     from triptych.providers.compatible import Compatible
     from triptych.providers.elevenlabs import ElevenLabs
@@ -327,8 +326,9 @@ def _vendors(chosen: Config) -> list[Provider]:
     from triptych.providers.remote import Remote
     from triptych.providers.replicate import Replicate
     from triptych.providers.stability import Stability
-    from triptych.providers.vendor import Vendor
     from triptych.providers.vertex import Vertex
+    from triptych.providers.wire import tables
+    from triptych.providers.wire.vendor import Vendor
 
     def account(name: str) -> Callable[[], Account]:
         return partial(chosen.settings.account, tables.spec(name))

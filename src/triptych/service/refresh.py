@@ -13,12 +13,12 @@ from triptych.catalogue.entries import Entry, entries, use
 from triptych.catalogue.kept import Found
 from triptych.errors import BadAnswer, FileProblem, ProviderError
 from triptych.media import files
-from triptych.providers import lists, tables
-from triptych.providers.account import Account
+from triptych.providers.wire import lists, tables
+from triptych.providers.wire.account import Account
 from triptych.service.config import Config
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Pace
+    from triptych.providers.wire.http import Pace
 
 __all__ = ["Report", "accounts", "refreshed"]
 

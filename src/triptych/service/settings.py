@@ -30,8 +30,8 @@ from pathlib import Path
 from typing import Any, final
 
 from triptych.errors import FileProblem, InvalidField
-from triptych.providers.account import Account, Secret, Spec, bare, leads
-from triptych.providers.printed import printed
+from triptych.providers.wire.account import Account, Secret, Spec, bare, leads
+from triptych.providers.wire.printed import printed
 from triptych.service.budgets import Budgets, Electricity
 
 __all__ = ["Settings"]

@@ -17,9 +17,9 @@ from triptych.errors import (
     Unreachable,
 )
 from triptych.media import tagged
-from triptych.providers import tables
-from triptych.providers.book import Book, Leaf
 from triptych.providers.recipe import recipe
+from triptych.providers.wire import tables
+from triptych.providers.wire.book import Book, Leaf
 from triptych.types import Artifact, Card, Price, Request, Result
 
 __all__ = ["result"]

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from triptych.providers.account import Account, Spec
-from triptych.providers.vendor import Reply, explained
+from triptych.providers.wire.account import Account, Spec
+from triptych.providers.wire.vendor import Reply, explained
 
 if TYPE_CHECKING:
     from triptych.errors import ProviderError
-    from triptych.providers.http import Pace
+    from triptych.providers.wire.http import Pace
 
 __all__ = ["PRICES", "models", "prices"]
 
@@ -29,7 +29,7 @@ PAGES = 20  # that a list may have
 
 async def models(account: Account, pace: "Pace | None" = None) -> list[dict[str, Any]]:
     """A vendor's own list, its pages one after the other. Raises ProviderError."""
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
     path, params = PATHS[account.spec.name]
     found: list[dict[str, Any]] = []
@@ -46,7 +46,7 @@ async def models(account: Account, pace: "Pace | None" = None) -> list[dict[str,
 
 async def prices(account: Account, pace: "Pace | None" = None) -> dict[str, Any]:
     """The price map, from wherever its URL leads. Raises ProviderError."""
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
     async with Wire(account, lambda reply: _explain(account, reply), pace) as wire:
         return (await wire.ask(account.base_url)).json()

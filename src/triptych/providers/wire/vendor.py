@@ -21,7 +21,7 @@ from triptych.errors import (
 from triptych.types import Artifact, Card, Price, Progress, Request, TicketState
 
 if TYPE_CHECKING:
-    from triptych.providers.http import Wire
+    from triptych.providers.wire.http import Wire
 
 __all__ = [
     "Answer",

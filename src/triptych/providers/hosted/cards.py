@@ -11,10 +11,10 @@ from typing import Any, final
 
 from triptych.catalogue import entries
 from triptych.errors import InvalidField, PriceUnknown, UnknownName
-from triptych.providers import tables
-from triptych.providers.meanings import meanings
-from triptych.providers.schema import inlined, misfit
-from triptych.providers.ways import Way, parts, said
+from triptych.providers.hosted.meanings import meanings
+from triptych.providers.hosted.schema import inlined, misfit
+from triptych.providers.hosted.ways import Way, parts, said
+from triptych.providers.wire import tables
 from triptych.types import Axis, Card, Field, Medium, Price, Request
 
 __all__ = ["Name", "body", "card", "check", "medium", "named", "price", "unknown"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from triptych.providers.vendor import Data, Link, decoded
+from triptych.providers.wire.vendor import Data, Link, decoded
 from triptych.types import Medium
 
 __all__ = ["FIRST", "assets", "medium_in", "medium_of"]

@@ -30,9 +30,9 @@ from triptych.errors import (
     RequestError,
     Unreachable,
 )
-from triptych.providers import partial, replies
-from triptych.providers.account import Account, bare, leads
-from triptych.providers.vendor import Part, Reply
+from triptych.providers.wire import partial, replies
+from triptych.providers.wire.account import Account, bare, leads
+from triptych.providers.wire.vendor import Part, Reply
 
 __all__ = ["Pace", "Wire", "ask_once"]
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from shutil import which
 
 from triptych.errors import NotSetUp
-from triptych.providers.account import Secret
+from triptych.providers.wire.account import Secret
 
 __all__ = ["printed"]
 

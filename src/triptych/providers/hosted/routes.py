@@ -10,9 +10,9 @@ from typing import Any, final
 from urllib.parse import urlsplit
 
 from triptych.errors import BadAnswer
-from triptych.providers.outputs import assets
+from triptych.providers.hosted.outputs import assets
 from triptych.providers.replicate import answered
-from triptych.providers.vendor import Answer, state_of
+from triptych.providers.wire.vendor import Answer, state_of
 from triptych.types import Medium, TicketState
 
 __all__ = ["ALIASES", "ROUTES", "Model", "Route", "looked"]

@@ -6,7 +6,7 @@ from typing import final
 from urllib.parse import urlsplit
 
 from triptych.errors import NotSetUp
-from triptych.providers.account import Account
+from triptych.providers.wire.account import Account
 
 __all__ = ["Finding", "Lack", "lacking", "reached", "ready"]
 

@@ -7,7 +7,7 @@ import torch
 
 from triptych import families
 from triptych.errors import GenerationError, InvalidField
-from triptych.providers.checks import Finding
+from triptych.providers.wire.checks import Finding
 from triptych.types import Request
 from triptych.weights.memory import available
 

@@ -11,7 +11,7 @@ from urllib.parse import urljoin
 
 import httpx
 
-from triptych.providers.vendor import Reply, parsed
+from triptych.providers.wire.vendor import Reply, parsed
 
 __all__ = ["asked", "events", "led", "reply"]
 

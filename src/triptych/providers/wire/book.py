@@ -15,7 +15,7 @@ from typing import Any, Literal, final
 
 from triptych.errors import FileProblem
 from triptych.media import files
-from triptych.providers.vendor import Answer, Data
+from triptych.providers.wire.vendor import Answer, Data
 from triptych.types import Progress, Request, TicketState
 
 __all__ = ["Book", "Leaf", "Sent", "recovered"]

@@ -9,8 +9,8 @@ from types import MappingProxyType
 from typing import Any, Literal, final
 
 from triptych.errors import InvalidField
-from triptych.providers.meanings import Schema, files_of, is_file, seconds
-from triptych.providers.schema import options
+from triptych.providers.hosted.meanings import Schema, files_of, is_file, seconds
+from triptych.providers.hosted.schema import options
 from triptych.types import AXES, PLAIN, Axis, Field, Medium, Request
 
 __all__ = ["Part", "Way", "parts", "said"]

@@ -20,10 +20,10 @@ from triptych.media import audio, canvas, image
 from triptych.media import trace as traces
 from triptych.model import Model, decode, generate, prepared, walked
 from triptych.profiles import drawing, profile
-from triptych.providers import pictures
-from triptych.providers.device import out_of_memory, pick_device, pick_dtype
-from triptych.providers.fetching import fetching
-from triptych.providers.latents import Group, Latents, groups
+from triptych.providers.here import pictures
+from triptych.providers.here.device import out_of_memory, pick_device, pick_dtype
+from triptych.providers.here.fetching import fetching
+from triptych.providers.here.latents import Group, Latents, groups
 from triptych.providers.recipe import recipe
 from triptych.types import Artifact, Card, Event, Progress, Request, Result
 

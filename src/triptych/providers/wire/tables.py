@@ -11,12 +11,12 @@ from triptych import cards as cardfiles
 from triptych.catalogue import Entry, entries
 from triptych.catalogue.pricing import listed
 from triptych.errors import FileProblem, PriceUnknown
-from triptych.providers.account import Spec
+from triptych.providers.wire.account import Spec
 from triptych.types import Card, Price, Request
 
 __all__ = ["cards", "entry", "list_price", "spec", "usage_cost"]
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parent.parent
 
 
 @cache
