@@ -171,7 +171,12 @@ class BrokenResult(GenerationError):
 
 
 class ProviderError(TriptychError):
-    """A vendor did not do what was asked; carries the vendor's own words where there are any."""
+    """A vendor did not do what was asked; carries the vendor's own words where there are any.
+
+    cost: US dollars that it cost all the same, as far as the vendor tells.
+    """
+
+    cost = 0.0
 
 
 class KeyRefused(ProviderError):

@@ -130,6 +130,15 @@ def test_refusals_and_wrong_keys_have_their_words_and_codes(vendor, call, ask):
     assert {line["state"] for line in ask("costs")[1]["calls"]} == {"released"}
 
 
+def test_a_refusal_that_costs_is_counted(vendor, ask):
+    vendor.on("POST", "/images/generations", Says(body={"created": 1, "data": [], "usage": USAGE}))
+    code, told = ask("make", "a fox", "-m", "gpt-image-2.6-flare", "--option", "quality=low")
+    assert (code, told["error"]["kind"]) == (1, "ProviderError")
+    [line] = ask("costs")[1]["calls"]
+    assert (line["state"], line["source"]) == ("settled", "usage")
+    assert line["cost"] == pytest.approx(10 * 5e-6 + 1000 * 30e-6)
+
+
 def test_a_vendor_without_a_key_says_how_to_set_one(home, call):
     code, _, err = call("make", "a fox", "-m", "flux-2-pro")
     assert code == 2

@@ -61,6 +61,13 @@ def sent(there, here, model, prompt="a cat", **fields):
     return there.asked("POST")[-1].json
 
 
+def test_what_is_ready_at_once_is_asked_for_all_the_same(there, here):
+    told = {"id": "b1", "polling_url": f"{there.url}/eu/look?id=b1", "status": "Ready"}
+    tells(there, ready(there))
+    there.on("POST", "/v1/flux-pro-1.1", Says(200, told))
+    assert len(run(here, Request("flux-pro-1.1", "a cat")).artifacts) == 1
+
+
 def test_a_picture_comes_with_its_cost_and_seed_and_the_key_stays_at_home(there, here):
     tells(
         there,

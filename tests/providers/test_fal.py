@@ -105,6 +105,12 @@ def test_a_picture_comes_out_of_the_queue_and_the_key_stays_at_home(there, here)
     assert "authorization" not in there.asked("GET", "/signed.*")[0].headers
 
 
+def test_what_is_completed_at_once_is_asked_for_all_the_same(there, here):
+    takes(there)
+    there.on("POST", f"/{ID}", Says(200, {"status": "COMPLETED", "request_id": "r1"}))
+    assert len(run(here, Request(NAME, "a cat")).artifacts) == 1
+
+
 def test_the_same_is_sent_as_by_fal_client(there, here, tmp_path):
     takes(there)
     request = Request(NAME, "a cat", seed=7, steps=20, width=512, height=768)

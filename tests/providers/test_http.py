@@ -618,6 +618,31 @@ def test_events_are_read_one_by_one(there, wired):
     assert wired(heard) == [("a", {"x": 1}), ("e", {"x": None})]
 
 
+def test_the_last_event_needs_no_blank_line(there, wired):
+    there.on("POST", "/make", sse((b"a", b"{}"), end=b'event: b\ndata: {"x": 2}'))
+    assert wired(heard) == [("a", {}), ("b", {"x": 2})]
+
+
+def test_a_program_that_prints_the_key_holds_up_nothing_else(there):
+    there.on("GET", "/job/1", Says(200, {}))
+    began = threading.Event()
+
+    def printing():
+        assert began.wait(30)
+        return "printed"
+
+    async def asked():
+        slow = changed(account("bfl", there.url), key=Secret(printing))
+        async with Wire(slow, explain) as wire:
+            asking = asyncio.create_task(wire.ask("job/1"))
+            await asyncio.sleep(0.05)
+            began.set()  # which no task could do, were the loop to wait
+            await asking
+
+    asyncio.run(asked())
+    assert there.asked("GET")[0].headers["x-key"] == "printed"
+
+
 @pytest.mark.parametrize(
     "says", [changed(sse((b"a", b"{}"), (b"b", b"{}")), cut=30), Says(500), Says(slow=30), Says(408)]
 )

@@ -31,9 +31,11 @@ from loopback import KEY, Says, account, remote
 from PIL import Image
 from wares import again, picture
 
-from triptych.errors import BadAnswer, Cancelled, FileProblem, InDoubt, ProviderError, Unreachable
+from triptych.errors import BadAnswer, Cancelled, FileProblem, InDoubt, InvalidField, ProviderError, Unreachable
 from triptych.media import files
 from triptych.media.image import encode
+from triptych.providers.bfl import BFL
+from triptych.providers.remote import Remote
 from triptych.providers.wire.book import Book, Leaf
 from triptych.providers.wire.vendor import Answer, Data, Link
 from triptych.types import Request
@@ -681,3 +683,15 @@ def test_without_a_key_nothing_is_written_or_sent(bfl, tmp_path):
         asyncio.run(provider.submit(bfl.request()))
     assert not (tmp_path / "remote").exists()
     assert account("bfl", "http://x").hide(KEY) == "[key]"
+
+
+# what it needs
+
+
+def test_a_setting_that_cannot_be_is_a_finding(tmp_path):
+    def broken():
+        raise InvalidField("bfl.timeout", "soon", "seconds, up to a week")
+
+    [found] = asyncio.run(Remote(BFL(), broken, tmp_path).check())
+    assert found.good is False
+    assert "bfl.timeout" in found.told

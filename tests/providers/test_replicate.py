@@ -187,7 +187,7 @@ def test_outputs_in_every_form(there, here, output):
         ({"status": "failed", "error": "CUDA out of memory"}, ProviderError, "out of memory"),
         ({"status": "failed", "error": "NSFW content detected. Try another prompt."}, Refused, "NSFW"),
         ({"status": "canceled"}, Cancelled, "Replicate stopped it"),
-        ({"status": "aborted"}, Cancelled, "Replicate stopped it"),
+        ({"status": "aborted"}, ProviderError, "Replicate failed: aborted"),
         ({"status": "succeeded", "output": []}, ProviderError, "no such file"),
         ({"status": "succeeded", "output": None, "data_removed": True}, Expired, "an hour"),
         ({"status": "succeeded", "output": "data:image/png;base64,abc"}, BadAnswer, "not whole base64"),

@@ -228,6 +228,15 @@ def test_several_samples_have_seeds_of_their_own(there, here):
     assert result.cost == pytest.approx(0.09)
 
 
+def test_the_seed_of_the_last_sample_is_held_against_the_range_before_the_first_is_paid(there, here):
+    there.on("POST", "/v2beta/.*", Says(200, PICTURE))
+    with pytest.raises(InvalidField, match="1 to 4294967292 with count 3"):
+        submit(here, Request("stable-image-core", "a cat", seed=4294967293, count=3))
+    assert there.requests == []
+    submit(here, Request("stable-image-core", "a cat", seed=4294967292, count=3))
+    assert [said(one)["seed"] for one in there.asked("POST")] == [4294967292, 4294967293, 4294967294]
+
+
 def test_a_seed_of_their_own_choice_is_never_asked_for(there, here):
     with pytest.raises(InvalidField) as caught:
         submit(here, Request("stable-image-core", "a cat", seed=0))

@@ -16,10 +16,13 @@ from emulated import Bfl, CompatibleServer, Fault, OpenAIPictures, after, cut, f
 from household import Household, delivered
 from loopback import Says
 
-from triptych.errors import OverBudget, PriceUnknown, Refused, RequestError
+from triptych.errors import FileProblem, OverBudget, PriceUnknown, Refused, RequestError, Unreachable
 from triptych.service.bills import total
+from triptych.service.budgets import Budgets
 from triptych.service.jobs import Job, Store, identity
-from triptych.types import Price
+from triptych.service.ledger import Ledger
+from triptych.service.purse import Purse
+from triptych.types import Price, Ticket
 
 EACH = 0.03  # US dollars of one of Bfl's pictures, by its list and by its answers
 
@@ -152,6 +155,26 @@ def test_a_mistake_of_ours_while_it_is_watched_loses_nothing(bfl, tmp_path, monk
     monkeypatch.undo()
     delivered(house.resume(job.id), bfl)
     assert (bfl.sent, house.line(job.id).state, house.line(job.id).cost) == (1, "settled", EACH)
+
+
+@pytest.mark.parametrize(
+    ("error", "kept", "state"),
+    [
+        (Unreachable("no answer"), "", "in_doubt"),  # of what was taken in, and could not be kept on a full disk
+        (FileProblem("the disk is full"), "", "in_doubt"),
+        (Unreachable("no answer"), "1 at Black Forest Labs", "reserved"),
+        (Refused("no"), "", "released"),
+    ],
+)
+def test_what_a_vendor_took_in_is_free_again_only_by_its_own_word(bfl, tmp_path, error, kept, state):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    purse = Purse(ledger, Budgets, lambda: None, str)
+    request = bfl.request()
+    ticket = Ticket("bfl", request, {"id": "j"})
+    job = Job("j", request, "bfl", "failed", error=error, kept=kept, ticket=ticket, price=Price(EACH))
+    purse.reserve(job, job.price)
+    purse.over(job)
+    assert ledger.line("j").state == state
 
 
 def test_what_is_done_twice_is_settled_once(bfl, tmp_path):

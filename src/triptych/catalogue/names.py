@@ -30,11 +30,11 @@ def found(name: str, known: Mapping[str, Entry] | None = None) -> Entry:
     known = entries() if known is None else known
     if name in known:
         return known[name]
-    meant = key(name)
+    wanted = key(name)
     spoken = _spoken(known)
-    if meant in spoken:
-        return spoken[meant]
-    near = get_close_matches(meant, spoken, n=2 * NEAREST, cutoff=0.0)
+    if wanted in spoken:
+        return spoken[wanted]
+    near = get_close_matches(wanted, spoken, n=2 * NEAREST, cutoff=0.0)
     problem = UnknownName("model", name, list(dict.fromkeys(spoken[one].name for one in near))[:NEAREST])
     problem.add_note("Those are the nearest; all of them: triptych models")
     raise problem

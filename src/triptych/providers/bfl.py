@@ -61,7 +61,7 @@ class BFL:
 
     def check(self, card: Card, request: Request) -> None:
         for name, artifact in request.inputs.items():
-            _check_file(card, request, name, artifact)
+            _check_file(card, name, artifact)
         if card.media == "video":
             _check_clip(card, request)
         else:
@@ -83,7 +83,9 @@ class BFL:
         if not isinstance(url, str) or not url:
             raise BadAnswer("its answer does not say where to look for the result.")
         handle = {"id": str(told.get("id", "")), "polling_url": url}
-        return Answer(state_of(NAME, str(told.get("status", "Pending")), STATES), handle, cost=_dollars(told))
+        state = state_of(NAME, str(told.get("status", "Pending")), STATES)
+        begun: TicketState = "running" if state == "succeeded" else state  # the result is told to a look alone
+        return Answer(begun, handle, cost=_dollars(told))
 
     async def poll(self, wire: "Wire", handle: Mapping[str, Any]) -> Answer:
         reply = await wire.ask(handle["polling_url"], takes=lambda reply: reply.ok or _status(reply) in STATES)
@@ -115,7 +117,7 @@ class BFL:
         return explained(spec.title, reply, words, refused=refused, key=spec.page)
 
 
-def _check_file(card: Card, request: Request, name: str, artifact: Artifact) -> None:
+def _check_file(card: Card, name: str, artifact: Artifact) -> None:
     if card.media == "video" and name == "init" and artifact.mime.startswith("video/"):
         check_type(name, artifact, ("video/mp4",))
         check_bytes(name, artifact, card.settings["largest_clip"])

@@ -92,7 +92,9 @@ class Fal:
         handle = {"request_id": id, "media": card.media}
         for name, end in (("response_url", ""), ("status_url", "/status"), ("cancel_url", "/cancel")):
             handle[name] = str(told.get(name) or f"{place}{end}")
-        return Answer(state_of(NAME, str(told.get("status", "IN_QUEUE")), STATES), handle, status=_waiting(told))
+        state = state_of(NAME, str(told.get("status", "IN_QUEUE")), STATES)
+        begun: TicketState = "running" if state == "succeeded" else state  # the result is told to a look alone
+        return Answer(begun, handle, status=_waiting(told))
 
     async def poll(self, wire: "Wire", handle: Mapping[str, Any]) -> Answer:
         told = (await wire.ask(handle["status_url"], params={"logs": "false"})).json()

@@ -35,7 +35,7 @@ PINNED = 10.0  # seconds of a clip between two frames
 def body(card: Card, request: Request) -> dict[str, Any]:
     """What is sent; what the request leaves to them is left out."""
     options = request.options
-    said: dict[str, Any] = {"model": card.name, "input": _input(card, request)}
+    said: dict[str, Any] = {"model": card.name, "input": _input(request)}
     wanted, config = _format(card, request), _config(card, request)
     if wanted != {"type": "audio"}:
         said["response_format"] = wanted
@@ -111,7 +111,7 @@ def tokens(told: Mapping[str, Any]) -> dict[str, int]:
     return found
 
 
-def _input(card: Card, request: Request) -> str | list[dict[str, Any]]:
+def _input(request: Request) -> str | list[dict[str, Any]]:
     files = [
         {"type": artifact.mime.partition("/")[0], "data": encoded(artifact), "mime_type": artifact.mime}
         for artifact in _files(request)
@@ -124,9 +124,7 @@ def _input(card: Card, request: Request) -> str | list[dict[str, Any]]:
 def _format(card: Card, request: Request) -> dict[str, Any]:
     options = request.options
     wanted: dict[str, Any] = {"type": card.media}
-    wanted |= {
-        name: options[name] for name in ("aspect_ratio", "image_size", "resolution", "delivery") if name in options
-    }
+    wanted |= {name: options[name] for name in ALIKE if name in options}
     if card.media == "video" and task(request) != "edit":
         wanted["duration"] = f"{request.duration:g}s"
     if "output_format" in options:

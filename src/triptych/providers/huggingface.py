@@ -5,6 +5,7 @@ huggingface:PROVIDER/OWNER/NAME that one. What it is made for is told by the Hub
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import BadAnswer, InvalidField, ProviderError
@@ -109,7 +110,9 @@ class HuggingFace:
             return Answer("succeeded", assets=(Data(reply.body),), told={"served_by": provider})
         answer = reply.json()
         if route.queue:
-            return looked(route.queue, answer, card.media, "")
+            begun = looked(route.queue, answer, card.media, "")
+            elsewhere = begun.state == "succeeded" and not begun.assets  # the result is told to a look alone
+            return replace(begun, state="running") if elsewhere else begun
         return _made(answer, card.media, provider)
 
     async def poll(self, wire: "Wire", handle: Mapping[str, Any]) -> Answer:

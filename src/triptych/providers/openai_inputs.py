@@ -33,7 +33,7 @@ def check(card: Card, request: Request) -> None:
         check_bytes(name, artifact, LARGEST)
     if len(pictures(request)) > MOST:
         raise InvalidField("reference", f"{len(pictures(request))} pictures", f"at most {MOST}, the init among them,")
-    _check_options(card, request)
+    _check_options(request)
     _check_overlays(request)
     if card.name == "dall-e-2" and "init" in request.inputs:
         _check_square(request)
@@ -88,7 +88,7 @@ def _check_size(card: Card, request: Request) -> None:
         raise InvalidField("size", f"{given}, {width * height} pixels,", allowed)
 
 
-def _check_options(card: Card, request: Request) -> None:
+def _check_options(request: Request) -> None:
     options, given = request.options, pictures(request)
     format = options.get("output_format", "png")
     if options.get("background") == "transparent" and format == "jpeg":

@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, final
 
-from triptych.errors import FileProblem, PriceUnknown, UnknownName
+from triptych.errors import FileProblem, InvalidField, PriceUnknown, RequestError, UnknownName
 from triptych.providers import Resolved
 from triptych.providers.wire import tables
 from triptych.providers.wire.account import Account
@@ -58,10 +58,7 @@ class Remote:
     async def resolve(self, request: Request) -> Resolved:
         card = await asyncio.to_thread(self.card, request.model)
         sized, told = framed(card, request)
-        resolved = card.resolve(sized)
-        if "seed" in card.fields and resolved.seed is None and card.settings.get("seed") != "given":
-            least, most = int(card.fields["seed"].minimum or 0), int(card.fields["seed"].maximum or 2**31 - 1)
-            resolved = replace(resolved, seed=least + secrets.randbelow(most - least + 2 - resolved.count))
+        resolved = _seeded(card, card.resolve(sized), self._vendor.batch(card))
         self._vendor.check(card, resolved)
         return Resolved(resolved, tuple(told))
 
@@ -92,8 +89,7 @@ class Remote:
 
         Where a later one fails, what the earlier ones make still comes. Raises ProviderError, NotSetUp.
         """
-        account = self._account()
-        ready(account)
+        account = await asyncio.to_thread(self._ready)
         card = await asyncio.to_thread(self.card, request.model)
         id = key or secrets.token_hex(8)
         about = {"family": card.family, "media": card.media, "license": card.license}
@@ -122,7 +118,7 @@ class Remote:
 
         id = str(ticket.handle["id"])
         stop = self._stops.setdefault(id, asyncio.Event())
-        session = self._sessions.pop(id, None) or Session(self._vendor, self._wire(self._account()), self._book(ticket))
+        session = self._sessions.pop(id, None) or await self._session(ticket)
         book = session.book
         try:
             async for progress in session.followed(stop):
@@ -138,8 +134,11 @@ class Remote:
         return ", ".join(f"needs {lack.what}" for lack in lacking(self._account()))
 
     async def check(self) -> Sequence[Finding]:
-        """What must be set; where all is, whether the vendor answers."""
-        account = self._account()
+        """What must be set; where all is, whether the vendor answers. A setting that cannot be is a finding too."""
+        try:
+            account = await asyncio.to_thread(self._account)
+        except RequestError as problem:
+            return [Finding("setting", False, str(problem))]
         missing = [Finding("setting", False, f"needs {lack.what}", lack.way) for lack in lacking(account)]
         told = "none is wanted" if account.key is None else "found"
         return missing or [Finding("key", True, told), await reached(account)]
@@ -168,6 +167,17 @@ class Remote:
     async def forget(self, ticket: Ticket) -> None:
         Book(self._folder / str(ticket.handle["id"]), "").remove()
 
+    def _ready(self) -> Account:
+        """As the user has set it up; a keyring or a program may be asked for the key. Raises NotSetUp."""
+        account = self._account()
+        ready(account)
+        return account
+
+    async def _session(self, ticket: Ticket) -> Session:
+        """To go on with a ticket."""
+        account = await asyncio.to_thread(self._account)
+        return Session(self._vendor, self._wire(account), self._book(ticket))
+
     def _wire(self, account: Account) -> "Wire":
         from triptych.providers.wire.http import Wire
 
@@ -187,3 +197,20 @@ class Remote:
         """The card of what was sent; of a model that only its host knows, as much as was written down."""
         listed, told = self.cards().get(book.model), book.about
         return listed or Card(book.model, told["family"], told["media"], (), {}, told["license"])  # type: ignore[arg-type]
+
+
+def _seeded(card: Card, request: Request, batch: int) -> Request:
+    """A resolved request with a seed, where the card takes one and is not to be left without. Raises InvalidField where
+    the last request of `batch` samples would have one beyond what the card takes."""
+    field = card.fields.get("seed")
+    if field is None:
+        return request
+    least, most = int(field.minimum or 0), int(field.maximum or 2**31 - 1)
+    if request.seed is None and card.settings.get("seed") == "given":
+        return request
+    if request.seed is None:
+        return replace(request, seed=least + secrets.randbelow(most - least + 2 - request.count))
+    last = most - (request.count - 1) // batch * batch
+    if field.maximum is not None and request.seed > last:
+        raise InvalidField("seed", request.seed, f"{least} to {last} with count {request.count}")
+    return request

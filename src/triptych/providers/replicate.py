@@ -31,7 +31,7 @@ STATES: Mapping[str, TicketState] = {
     "succeeded": "succeeded",
     "failed": "failed",
     "canceled": "cancelled",
-    "aborted": "cancelled",
+    "aborted": "failed",
 }
 HEADERS: Mapping[str, tuple[str, str]] = {  # by the settings: the header, and what it may say
     "prefer": ("Prefer", r"wait(=([1-9]|[1-5]\d|60))?"),

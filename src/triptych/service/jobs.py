@@ -70,11 +70,11 @@ class Store:
 
     def add(self, job: Job) -> None:
         """Writes a new job and its inputs. Raises FileProblem."""
-        for name, value in job.request.inputs.items():
-            self.put(name, value)
+        for value in job.request.inputs.values():
+            self.put(value)
         self.write(job)
 
-    def put(self, name: str, value: Artifact) -> None:
+    def put(self, value: Artifact) -> None:
         """Keeps an input's bytes under their hash."""
         path = self._inputs / digest(value)
         if not path.exists():

@@ -4,7 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, final
 
-from triptych.errors import BadAnswer, Cancelled, Expired, InDoubt, TriptychError
+from triptych.errors import (
+    BadAnswer,
+    Cancelled,
+    Expired,
+    InDoubt,
+    KeyRefused,
+    NeedsAction,
+    ProviderError,
+    RateLimited,
+    RequestError,
+    TriptychError,
+    Unreachable,
+)
 from triptych.service.budgets import Budgets, Electricity
 from triptych.service.jobs import Job
 from triptych.service.ledger import Call, Ledger
@@ -13,6 +25,7 @@ from triptych.types import Price, Result
 __all__ = ["FREE", "Purse"]
 
 FREE: Final = Price()
+UNASKED = (KeyRefused, NeedsAction, RateLimited, RequestError, Unreachable)  # after which nobody knows its end
 
 
 @final
@@ -42,6 +55,8 @@ class Purse:
         if isinstance(job.result, Result):
             known = job.result.cost if job.result.cost_from else None
             self.ledger.settle(job.id, known, job.result.cost_from or None, job.seconds)
+        elif isinstance(job.error, ProviderError) and job.error.cost:
+            self.ledger.settle(job.id, job.error.cost, "usage", job.seconds)
         elif _doubtful(job):
             self.ledger.doubt(job.id)
         elif isinstance(job.error, Expired):  # it was made, and nobody has it
@@ -76,4 +91,6 @@ def _doubtful(job: Job) -> bool:
     """Whether it may have been made and charged though nothing came of it: so too where nobody foresaw the error."""
     if isinstance(job.error, Cancelled):
         return job.ticket is not None  # else it was stopped before it was sent
+    if isinstance(job.error, UNASKED):  # where a full disk keeps nothing of what the vendor took in
+        return job.ticket is not None and not job.kept
     return isinstance(job.error, InDoubt | BadAnswer) or not isinstance(job.error, TriptychError)

@@ -89,11 +89,11 @@ class Service:
 
         unpriced: whether it may be sent although nobody knows what it costs. Raises RequestError, with nothing sent.
         """
-        provider, card, told = self._roster.living(request.model)
+        provider, card, told = await asyncio.to_thread(self._roster.living, request.model)  # which may ask a host
         resolved = await provider.resolve(replace(request, model=card.name))
         now = datetime.now(UTC)
         job = Job(
-            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}",
+            id=f"{now:%Y%m%d-%H%M%S}-{secrets.token_hex(3)}",
             request=resolved.request,
             provider=provider.name,
             created=now.isoformat(timespec="seconds"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from triptych.catalogue import entries
-from triptych.errors import InvalidField, PriceUnknown, UnknownName
+from triptych.errors import InvalidField, UnknownName
 from triptych.providers.hosted.meanings import meanings
 from triptych.providers.hosted.schema import inlined, misfit
 from triptych.providers.hosted.ways import Way, parts, said
@@ -108,13 +108,7 @@ def body(card: Card, request: Request, urls: Mapping[str, str]) -> dict[str, Any
 
 def price(card: Card, request: Request, listed: str) -> Price:
     """By the price list of a name. Raises PriceUnknown, also where the host decides how much of it there is."""
-    same = replace(card, name=listed)
-    known = tables.entry(same)
-    counts = {"second": request.duration, "megapixel": request.width, "further_megapixel": request.width}
-    for row in known.prices if known else ():
-        if row.per in counts and not counts[row.per]:
-            raise PriceUnknown(card.name, f"it is priced by the {row.per}, and how many there will be is not said")
-    return tables.list_price(same, request)
+    return tables.list_price(replace(card, name=listed), request)
 
 
 def _ways(card: Card) -> Mapping[str, Way]:

@@ -26,9 +26,14 @@ class Secret:
         self._source = None if isinstance(value, str) else value
         self._value, self._asked = value if isinstance(value, str) else "", -FRESH
 
+    @property
+    def old(self) -> bool:
+        """Whether what tells it is asked anew when it is needed, which may take a minute."""
+        return self._source is not None and time.monotonic() - self._asked >= FRESH
+
     def reveal(self) -> str:
         """The key itself: for a header and nothing else. Raises NotSetUp where what tells it does not."""
-        if self._source is not None and time.monotonic() - self._asked >= FRESH:
+        if self._source is not None and self.old:
             self._value, self._asked = self._source(), time.monotonic()
         return self._value
 

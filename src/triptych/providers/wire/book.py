@@ -133,7 +133,7 @@ class Book:
             fraction=answer.fraction,
             status=answer.status,
             reason=answer.reason,
-            cost=answer.cost if answer.cost is not None and answer.cost >= 0 else leaf.cost,
+            cost=_cost(leaf, answer),
             told={**leaf.told, **answer.told},
         )
 
@@ -195,6 +195,13 @@ def recovered(folder: Path, told: Mapping[str, Any]) -> Leaf:
         return replace(leaf, state="succeeded", files=tuple(sorted(found, key=lambda name: int(name[4:]))))
     reason = f"what was known of it lay in {folder}, and is gone"
     return replace(leaf, sent="doubt", state="failed", kind="InDoubt", reason=reason)
+
+
+def _cost(leaf: Leaf, answer: Answer) -> float | None:
+    """What is told of it; of what made nothing, only if that was told with this answer: a quote came before."""
+    if answer.cost is not None and answer.cost >= 0:
+        return answer.cost
+    return None if answer.state in OVER and answer.state != "succeeded" else leaf.cost
 
 
 def _leaf(entry: dict[str, Any]) -> Leaf:

@@ -121,7 +121,7 @@ class Wire:
         for attempt in range(self._pace.tries):
             last = attempt + 1 == self._pace.tries
             try:
-                response = await self._open.send(self._built(method, **self._said(path, **said)))
+                response = await self._open.send(self._built(method, **await self._said(path, **said)))
             except UNSENT as problem:
                 if last:
                     raise self._unreachable(path, problem) from None
@@ -152,7 +152,7 @@ class Wire:
         while True:
             last = attempt + 1 >= self._pace.tries
             try:
-                response = await self._open.send(self._built(method, **self._said(url, **said)))
+                response = await self._open.send(self._built(method, **await self._said(url, **said)))
             except (httpx.HTTPError, OSError) as problem:
                 if last:
                     raise self._unanswered(url, problem) from None
@@ -169,7 +169,7 @@ class Wire:
                 raise BadAnswer(f"{self.account.spec.title} leads in circles.")
             if last and reply.status >= 500:
                 raise Unreachable(self._told(reply))
-            if last or reply.status not in PASSING or isinstance(self._explain(reply), BadAnswer):
+            if last or reply.status not in PASSING:
                 raise self._failed(reply)
             await self._pause(reply, attempt)
             attempt += 1
@@ -179,7 +179,7 @@ class Wire:
         for attempt in range(self._pace.tries):
             last = attempt + 1 == self._pace.tries
             try:
-                async with self._streamed("POST", **self._said(path, **said)) as response:
+                async with self._streamed("POST", **await self._said(path, **said)) as response:
                     if response.is_success and "json" in response.headers.get("content-type", ""):
                         yield "", replies.reply(response, await response.aread()).json()  # one that does not stream
                         return
@@ -249,7 +249,7 @@ class Wire:
         for _ in range(REDIRECTS + 1):
             headers = {"accept-encoding": "identity"} | ({"range": f"bytes={here}-"} if here else {})
             if keyed and self.account.belongs(url):
-                headers |= self._key()
+                headers |= await self._key()
             if not leads(url):
                 raise BadAnswer("the result's URL is none: it was not followed.")
             async with self._streamed("GET", url, headers=headers) as response:
@@ -276,7 +276,7 @@ class Wire:
             why = problem  # the next error shall not carry this one along: it may hold a header
         raise self._unwritten(why)
 
-    def _said(
+    async def _said(
         self, path: str, *, parts: Sequence[Part] = (), headers: Mapping[str, str] | None = None, **rest: Any
     ) -> dict[str, Any]:
         """What httpx is told. Raises BadAnswer where the key would go to a stranger."""
@@ -284,16 +284,19 @@ class Wire:
         if not self.account.belongs(url):
             host = urlsplit(url).hostname if leads(url) else repr(url[:80])
             raise BadAnswer(f"{self.account.spec.title} sent us to {host}, which is not its own: the key was not sent.")
-        said: dict[str, Any] = {**rest, "url": url, "headers": {**self._key(), **(headers or {})}}
+        said: dict[str, Any] = {**rest, "url": url, "headers": {**await self._key(), **(headers or {})}}
         if parts:
             said["files"] = [part.told() for part in parts]
         return {name: value for name, value in said.items() if value is not None}
 
-    def _key(self) -> dict[str, str]:
-        """What goes to the vendor's own hosts only."""
+    async def _key(self) -> dict[str, str]:
+        """What goes to the vendor's own hosts only. A program that prints the key holds up nothing else."""
         spec, key, told = self.account.spec, self.account.key, self.account.settings
         also = {header: told[name] for name, header in spec.headers.items() if name in told}
-        return also if key is None else {spec.header: f"{spec.prefix}{key.reveal()}", **also}
+        if key is None:
+            return also
+        plain = await asyncio.to_thread(key.reveal) if key.old else key.reveal()
+        return {spec.header: f"{spec.prefix}{plain}", **also}
 
     async def _again_or_raise(self, reply: Reply, attempt: int, last: bool) -> None:
         """Waits where the same may be sent once more. Raises what the answer means where not."""

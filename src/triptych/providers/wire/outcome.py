@@ -24,13 +24,19 @@ from triptych.types import Artifact, Card, Price, Request, Result
 
 __all__ = ["result"]
 
+NOTHING = ("failed", "moderated", "cancelled")  # how a leaf ends that made nothing
+
 
 def result(vendor: str, card: Card, request: Request, book: Book, price: Callable[[Request], Price]) -> Result:
-    """What all leaves made. Raises what ended them where there is nothing, BadAnswer where it is no such medium."""
+    """What all leaves made. Raises what ended them where there is nothing, with what it cost all the same, if that is
+    told; BadAnswer where it is no such medium."""
     made = [leaf for leaf in book.leaves if leaf.made]
     if not made:
         doubtful = (leaf for leaf in book.leaves if leaf.sent == "doubt")
-        raise _ended(next(doubtful, book.leaves[0]), tables.spec(vendor).title)
+        problem = _ended(next(doubtful, book.leaves[0]), tables.spec(vendor).title)
+        if isinstance(problem, ProviderError):
+            problem.cost = sum(leaf.cost or 0.0 for leaf in book.leaves if leaf.sent == "yes" and leaf.state in NOTHING)
+        raise problem
     warnings = [f"{leaf.count} of {request.count} failed: {leaf.reason}" for leaf in book.leaves if not leaf.made]
     fewer = [leaf for leaf in made if len(leaf.files) < leaf.count]
     warnings += [f"{len(leaf.files)} of {leaf.count} came{f': {leaf.reason}' if leaf.reason else ''}" for leaf in fewer]
@@ -63,9 +69,10 @@ def _cost(
 ) -> tuple[float, Literal["usage", "list", ""]]:
     """What the answers say it cost, and what the list says of the rest that was made, or may have been."""
     made = [leaf for leaf in book.leaves if leaf.made]
-    told = sum(leaf.cost for leaf in made if leaf.cost is not None)
+    told = sum(leaf.cost for leaf in book.leaves if leaf.cost is not None)
+    lost = [leaf for leaf in book.leaves if leaf.sent == "doubt" or leaf.state == "expired"]
     untold = sum(min(leaf.count, len(leaf.files)) for leaf in made if leaf.cost is None)
-    untold += sum(leaf.count for leaf in book.leaves if leaf.sent == "doubt" or leaf.state == "expired")
+    untold += sum(leaf.count for leaf in lost if leaf.cost is None)
     if not untold:
         return told, "usage"
     try:

@@ -56,17 +56,29 @@ def led(url: str, response: httpx.Response) -> str:
 
 async def events(response: httpx.Response) -> AsyncIterator[tuple[str, Mapping[str, Any]]]:
     """(event, data) of server-sent events; what is no JSON object is none."""
-    name, lines = "", list[str]()
-    async for line in response.aiter_lines():
+    name, told = "", list[str]()
+    async for line in _lines(response):
         if line.startswith("event:"):
             name = line[6:].strip()
         elif line.startswith("data:"):
-            lines.append(line[5:].strip())
-        elif not line and lines:
-            text, lines = "\n".join(lines), []
-            if text != "[DONE]":
-                with suppress(ValueError):
-                    data = parsed(text)
-                    if isinstance(data, dict):
-                        yield name or str(data.get("type", "")), data
-            name = ""
+            told.append(line[5:].strip())
+        elif not line:
+            data = _object("\n".join(told))
+            if data is not None:
+                yield name or str(data.get("type", "")), data
+            name, told = "", []
+
+
+async def _lines(response: httpx.Response) -> AsyncIterator[str]:
+    """Those of a stream, and the blank one that ends its last event, which some leave out."""
+    async for line in response.aiter_lines():
+        yield line
+    yield ""
+
+
+def _object(text: str) -> dict[str, Any] | None:
+    """None of what is no JSON object, such as [DONE]."""
+    with suppress(ValueError):
+        found = parsed(text)
+        return found if isinstance(found, dict) else None
+    return None
