@@ -1,4 +1,4 @@
-"""All that a card allows to be asked for: on its own, every field at each of its values, and as much as goes together."""
+"""All that a card allows to be asked for: nothing, every field at each of its values, and as much as goes together."""
 
 import json
 import re
@@ -31,6 +31,7 @@ WORDS = {  # what stands in fields that take any text
 SEVERAL = {"keyframe_seconds": ("0", "0, 1.5, 5"), "mask_start": (0, 5), "mask_end": (3, 190)}
 PLAIN = ("prompt", "negative_prompt", "count", "seed", "steps", "guidance_scale", "strength")
 AXES = ("height", "width", "duration")
+CLIPS = {("init", "google"), ("reference", "google"), ("init", "bfl")}  # what may be a clip, of cards of clips
 FURTHER = ((3840, 2160), (1024, 640), (640, 1920))  # sizes in pixels beside the least and the largest
 
 
@@ -54,9 +55,6 @@ def files(card, name):
         return [wav()]
     moves = card.media == "video" and (name, card.family) in CLIPS
     return [picture(card, name), *([Artifact("video/mp4", clip())] if moves else [])]
-
-
-CLIPS = {("init", "google"), ("reference", "google"), ("init", "bfl")}
 
 
 def values(card, name):
@@ -124,6 +122,13 @@ async def allowed(provider, request):
     return None
 
 
+async def first_allowed(provider, tried):
+    for one in tried:
+        if found := await allowed(provider, one):
+            return found
+    return None
+
+
 async def requests(provider, card):
     """Resolved requests: on every ground, with every field at each of its values, and with all that go together."""
     told = {name: values(card, name) for name in card.fields if name != "prompt"}
@@ -134,13 +139,16 @@ async def requests(provider, card):
     ]
     bases = [one for one in bases if await allowed(provider, one)]
     each = [{name: value} for name, found in told.items() if not NUMBERED.search(name) for value in found]
-    made = [await allowed(provider, one) for one in bases]
+    for one in bases:
+        yield await allowed(provider, one)
     for changes in [*each, *sizes(card)]:
-        tried = [await allowed(provider, asked(card, changes, base)) for base in bases]
-        assert any(tried) or "width" in changes, f"{card.name} is not asked for {changes}"
-        made += [one for one in tried if one][:1]
+        found = await first_allowed(provider, [asked(card, changes, base) for base in bases])
+        assert found or "width" in changes, f"{card.name} is not asked for {changes}"
+        if found:
+            yield found
     full = [await fullest(provider, card, base, told, at) for base in bases for at in (0, -1)]
-    return made + list({_alike(one): one for one in full}.values())
+    for one in {_alike(one): one for one in full}.values():
+        yield one
 
 
 def _alike(request):
