@@ -3,6 +3,7 @@
 import asyncio
 import io
 import threading
+import time
 
 import pytest
 from PIL import Image
@@ -10,6 +11,7 @@ from PIL import Image
 import triptych
 from triptych import client
 from triptych.errors import FileProblem, InvalidField, NoRecipe, NotFinite, UnknownName
+from triptych.service.portal import Once
 from triptych.types import Progress
 
 
@@ -202,3 +204,37 @@ def test_traces_are_saved_as_what_they_are(toy, tmp_path):
 def test_notebooks_show_pictures(toy):
     bundle = toy.make("a fox", seed=7).media[0]._repr_mimebundle_(include=None)
     assert Image.open(io.BytesIO(bundle["image/png"])).size == (32, 32)
+
+
+def test_threads_that_begin_together_share_one_event_loop_and_one_service():
+    built = []
+
+    def slowly():
+        built.append(threading.get_ident())
+        time.sleep(0.02)  # in which the others ask, too
+        return object()
+
+    once = Once(slowly)
+    found = []
+    start = threading.Barrier(8)
+
+    def asks():
+        start.wait()
+        found.append(once())
+
+    workers = [threading.Thread(target=asks) for _ in range(8)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert len(built) == 1
+    assert len(found) == 8
+    assert len(set(map(id, found))) == 1
+    assert {type(one) for one in (client.portal, client.shared)} == {Once}
+
+
+def test_what_is_printed_is_short(toy):
+    made = toy.make("a fox", seed=7)
+    assert repr(toy) == "Handle('toy')"
+    assert repr(made.media[0].artifact) == f"Artifact('image/png', {len(made.media[0].data)} bytes)"
+    assert len(repr(made)) < 3000

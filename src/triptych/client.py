@@ -1,8 +1,7 @@
 """The public interface: load a model by name, make things, save them, make them again. Plain blocking calls."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
-from functools import cache
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, final
@@ -13,7 +12,7 @@ from triptych.errors import Cancelled, FileProblem, InvalidField, NoRecipe, Unkn
 from triptych.media import files
 from triptych.providers.recipe import digest, restore
 from triptych.service import Job, Price, Service, default
-from triptych.service.portal import Portal
+from triptych.service.portal import Once, Portal
 from triptych.types import Artifact, Card, Medium, Progress, Request
 
 if TYPE_CHECKING:
@@ -119,12 +118,15 @@ class Made:
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Handle:
     """A model by its card; whoever runs it, the calls are these."""
 
     card: Card
-    service: Service = field(repr=False)
+    service: Service
+
+    def __repr__(self) -> str:
+        return f"Handle({self.card.name!r})"
 
     def make(self, prompt: str, *, unpriced: bool = False, **given: Any) -> Made:
         """Waits for the result. given: what the card takes (`self.card.takes()`); unpriced: whether to go on where
@@ -192,18 +194,19 @@ def again(
     service: Service | None = None,
     model: str | None = None,
     loras: str | PathLike[str] | None = None,
+    unpriced: bool = False,
     **given: Any,
 ) -> Made:
     """Makes what is in a file once more: on the same machine, the same to the last bit; what another program made, as
     near as it can be, with a warning for all that has no equivalent here.
 
     model: which, or where it lies, if not as the file says; loras: the folder where those lie that another program
-    names, and ControlNets and refiners; given: fields that are to differ, and inputs that this machine no longer has.
-    Raises TriptychError.
+    names, and ControlNets and refiners; unpriced: as of `make`; given: fields that are to differ, and inputs that this
+    machine no longer has. Raises TriptychError.
     """
     chosen = service or shared()
     told = retold(source, chosen, model, loras, **given)
-    *_, last = _stream(chosen, told.request)
+    *_, last = _stream(chosen, told.request, unpriced)
     assert isinstance(last, Made)
     return told.compared(last)
 
@@ -315,13 +318,13 @@ def default_model(cards: Mapping[str, Card], medium: Medium) -> Card:
     return next((card for card in fitting if card.family == FIRST), fitting[0])
 
 
-@cache
+@Once
 def portal() -> Portal:
     """The one event loop of this process."""
     return Portal()
 
 
-@cache
+@Once
 def shared() -> Service:
     """The one service of this process."""
     return default()

@@ -6,6 +6,7 @@ Standard library only: reading cards and building requests imports no tensor lib
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import PurePath
 from types import MappingProxyType
 from typing import Any, Literal, final
 
@@ -33,13 +34,16 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
 @final
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Artifact:
     """One file's worth of media: its bytes, their mime type, and the recipe that made them (empty if unknown)."""
 
     mime: str
     data: bytes
     recipe: Mapping[str, Any] = field(default_factory=lambda: EMPTY)
+
+    def __repr__(self) -> str:  # what is printed need not be megabytes
+        return f"Artifact({self.mime!r}, {len(self.data)} bytes)"
 
 
 @final
@@ -337,4 +341,6 @@ def _plain(number: float) -> str:
 
 
 def _shown(value: Any) -> Any:
-    return f"a file of type {value.mime}" if isinstance(value, Artifact) else value
+    if isinstance(value, Artifact):
+        return f"a file of type {value.mime}"
+    return str(value) if isinstance(value, PurePath) else value

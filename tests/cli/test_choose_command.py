@@ -32,10 +32,30 @@ def test_a_ranked_list_with_reasons(call, wide):
     assert (code, err) == (0, "")
     assert "image: 'photo' means image. About photo, product (brand); asks for reference (brand consistent)." in out
     assert "Prices are of 1024 x 1024 pixels." in out
-    assert re.search(r"^ ?1 +flux-2-max +bfl +[\d.]+ +\$0\.07 ", out, re.MULTILINE)
+    assert re.search(r"^ *1 +flux-2-max +bfl +[\d.]+ +\$0\.07 ", out, re.MULTILINE)
     assert "photo 5, product 5 (+10)" in out
     assert re.search(r"\d+ cannot be asked today: .*dall-e-3", out)
     assert "more, and why others are out: --all" in out
+
+
+def test_names_and_reasons_are_whole_on_a_narrow_screen(call, ask, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    _, out, _ = call("choose", "product photo of a shoe", "--all")
+    words = " ".join(out.split())
+    for line in ask("choose", "product photo of a shoe")[1]["models"]:
+        assert f" {line['model']} " in words
+        shown = words[words.index(f" {line['model']} ") :]
+        for term in line["terms"]:
+            assert term["why"] in shown
+    listed = out[: out.index("Ruled out:")].splitlines()[3:]
+    assert all(len(line) <= 60 for line in listed if line.startswith("     ") and line.strip())
+
+
+@pytest.mark.parametrize(("flag", "given", "told"), [("--size", "0x64", "0x64"), ("--count", "0", "at least 1")])
+def test_no_pixels_and_no_pictures_are_refused(call, flag, given, told):
+    code, _, err = call("choose", "a fox", flag, given)
+    assert code == 2
+    assert told in err
 
 
 def test_all_of_them(call, wide):
@@ -45,7 +65,7 @@ def test_all_of_them(call, wide):
     assert "midjourney: it has no public API" in out
     assert "mini-video: it makes video, not image" in out
     assert "--all" not in out
-    assert re.search(r"\d+ +mini-image +here +[\d.]+ +free +2 to 5 ", out)
+    assert re.search(r"\d+ +mini-image +here +[\d.]+ +free +2 to 5$", out, re.MULTILINE)
 
 
 def test_what_scripts_read(ask):

@@ -200,7 +200,7 @@ def test_a_person_says_what_a_call_cost(ledger, call, ask):
             "until: '2026-11-19' given, a day from 2026-11-20 on allowed",
         ),
         (["--since", "2026-11-20", "-o", "costs.pdf"], "extension '.pdf' given"),
-        (["--clear", "lost"], "clear: 'lost' given, with --cost DOLLARS"),
+        (["--clear", "lost"], "clear: 'lost' given, only with --cost DOLLARS"),
         (["--cost", "1"], "cost: 1.0 given, only with --clear JOB"),
         (["--clear", "lots", "--cost", "1"], "Did you mean 'lost'?"),
         (["--clear", "lost", "--cost", "nan"], "cost: nan given, US dollars, 0 to a billion allowed"),

@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from pathlib import Path
 
 import pytest
 from loopback import KEY, Loopback, Says
@@ -114,6 +115,36 @@ def test_an_unknown_price_is_refused_unless_agreed_to(vendor, home, call):
     assert "--unpriced" in err
     assert vendor.requests == []
     assert call(*said, "--unpriced")[0] == 0
+
+
+def test_what_nobody_knows_the_cost_of_is_told_with_the_way_to_clear_it(vendor, home, call, ask):
+    vendor.on("POST", "/images/generations", Says(500, {"error": {"message": "oops"}}), picture())
+    said = ("make", "a fox", "-m", "gpt-image-2.6-flare", "--option", "quality=low", "-o", "fox.png")
+    code, _, err = call(*said)
+    (doubtful,) = ask("costs")[1]["calls"]
+    assert (code, doubtful["state"]) == (1, "in_doubt")
+    assert f"Once you know whether it was charged: triptych costs --clear {doubtful['job']} --cost DOLLARS" in err
+    (home / "config.toml").write_text("")
+    code, _, err = call(*said, "--unpriced")
+    assert code == 0
+    assert f"cost not known. Once you know: triptych costs --clear {ask('costs')[1]['calls'][1]['job']} --cost" in err
+    assert triptych.again("fox.png", unpriced=True).media
+
+
+@pytest.mark.parametrize(("model", "told"), [("gpt-image-2.6-flare", "--option partial_images=1"), ("flux-2-pro", "")])
+def test_previews_that_a_model_has_not_are_refused_by_the_name_of_the_flag(vendor, call, model, told):
+    code, _, err = call("make", "a fox", "-m", model, "--preview")
+    assert code == 2
+    assert f"--preview: {model} tells nothing" in err
+    assert told in err
+    assert vendor.requests == []
+
+
+def test_files_are_named_as_they_were_given(vendor, call):
+    Path("mask.png").write_bytes(png())
+    code, _, err = call("make", "a fox", "-m", "flux-2-pro", "--mask", "mask.png")
+    assert code == 2
+    assert "mask: 'mask.png' given" in err
 
 
 def test_refusals_and_wrong_keys_have_their_words_and_codes(vendor, call, ask):

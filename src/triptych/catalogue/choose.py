@@ -11,7 +11,8 @@ from datetime import date
 from typing import final
 
 from triptych.catalogue import reading
-from triptych.catalogue.entries import Entry, entries
+from triptych.catalogue.entries import Entry
+from triptych.catalogue.known import entries
 from triptych.catalogue.points import Term, terms
 from triptych.catalogue.reading import Reading
 from triptych.catalogue.rules import FINAL, RULES, Case, Usable, broken

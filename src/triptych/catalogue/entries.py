@@ -2,7 +2,7 @@
 
 The facts lie in TOML beside the cards: `[[facts]]` in families/NAME.toml of what runs here, in providers/NAME.toml of
 what a vendor runs, and in catalogue/nowhere.toml of systems that nobody can call. Each carries its source and the day
-on which it was checked. What `triptych models --refresh` found later lies in the user's folder, over them: see `use`.
+on which it was checked. What `triptych models --refresh` found later lies in the user's folder: see known.py.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,10 +25,8 @@ __all__ = [
     "Lifecycle",
     "PriceRow",
     "State",
-    "entries",
     "files",
     "shipped",
-    "use",
 ]
 
 State = Literal["active", "deprecated", "shut_down", "no_public_api", "unknown"]
@@ -155,20 +153,6 @@ class Entry:
         return self.provider == "local"
 
 
-USED: list[Path] = []  # one a process, like the service over it
-
-
-def use(place: Path | None) -> None:
-    """From now on `entries` are overlaid by what lies at this place, once it is there; None: as they came."""
-    USED[:] = [] if place is None else [place]
-    _overlaid.cache_clear()
-
-
-def entries() -> Mapping[str, Entry]:
-    """Every entry by its name. Raises FileProblem where a file is broken."""
-    return _overlaid(USED[0]) if USED else shipped()
-
-
 @cache
 def shipped() -> Mapping[str, Entry]:
     """The entries as they came with the package, by name. Raises FileProblem where a file is broken."""
@@ -184,13 +168,6 @@ def shipped() -> Mapping[str, Entry]:
 def files() -> Iterator[Path]:
     """The files that hold facts."""
     return (path for folder in FOLDERS for path in sorted((PACKAGE / folder).glob("*.toml")))
-
-
-@cache
-def _overlaid(place: Path) -> Mapping[str, Entry]:
-    from triptych.catalogue import kept  # which needs what is defined here
-
-    return kept.over(shipped(), kept.read(place))
 
 
 def _read(path: Path) -> list[Entry]:

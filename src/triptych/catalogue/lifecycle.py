@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator, Mapping
 from datetime import date
 
 from triptych.cards import table
-from triptych.catalogue.entries import PACKAGE, Entry, entries
+from triptych.catalogue.entries import PACKAGE, Entry
+from triptych.catalogue.known import entries
 from triptych.catalogue.pricing import shown
 from triptych.errors import Gone
 

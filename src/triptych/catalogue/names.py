@@ -5,7 +5,8 @@ import unicodedata
 from collections.abc import Iterator, Mapping
 from difflib import get_close_matches
 
-from triptych.catalogue.entries import Entry, entries
+from triptych.catalogue.entries import Entry
+from triptych.catalogue.known import entries
 from triptych.errors import UnknownName
 
 __all__ = ["found", "key", "meant"]

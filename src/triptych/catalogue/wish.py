@@ -54,6 +54,8 @@ class Wish:
         for name, value in bounds.items():
             if value is not None and not 0 <= value < float("inf"):
                 raise InvalidField(name, value, "a number that is not below 0")
+        if self.size is not None and min(self.size) < 1:
+            raise InvalidField("size", "{}x{}".format(*self.size), "WxH of at least one pixel each")
         if self.count < 1:
             raise InvalidField("count", self.count, "a whole number, at least 1")
 

@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Mapping
+from shutil import get_terminal_size
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["choose"]
 
 FIRST = 8  # lines that are shown unless all are asked for
+NAME = 30  # characters of the column of names; a longer one shifts its own line
+INDENT = " " * 5
 NAMED = 6  # models that are named of those that one rule puts out
 OUT: Mapping[str, str] = {  # by the rule that is broken first
     "alive": "cannot be asked today",
@@ -62,7 +66,7 @@ def choose(
         max_seconds=max_seconds,
         size=(said["width"], said["height"]) if "width" in said else None,
         duration=said["duration"],
-        count=said["count"] or 1,
+        count=1 if said["count"] is None else said["count"],
         needs=tuple(filter(None, (need.strip().replace("-", "_") for need in (needs or "").split(",")))),
         usable_only=usable_only,
     )
@@ -127,21 +131,23 @@ def _what(wish: "Wish", medium: "Medium") -> str:
 
 
 def _table(lines: "tuple[Line, ...]") -> None:
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
+    """A line for each, and below it why, as wide as the screen: names and reasons are whole however narrow that is."""
+    head = ("model", "where", "points", "price", "seconds")
+    rows = [head, *(_cells(line) for line in lines)]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    widths[0] = min(widths[0], NAME)
+    width = get_terminal_size().columns
+    for rank, row in enumerate(rows):
+        cells = [cell.ljust(long) for cell, long in zip(row, widths, strict=True)]
+        cells[2] = row[2].rjust(widths[2])
+        typer.echo(f"{rank or '':>3}  {'  '.join(cells)}".rstrip())
+        if rank:
+            typer.echo(fill("; ".join(lines[rank - 1].reasons), width, initial_indent=INDENT, subsequent_indent=INDENT))
 
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False)
-    for name in ("", "model", "where", "points", "price", "seconds"):
-        table.add_column(name, justify="right" if name in ("", "points") else "left", overflow="fold")
-    table.add_column("why", ratio=1, min_width=24)
-    for rank, line in enumerate(lines, 1):
-        entry = line.entry
-        where = "here" if entry.local else entry.provider
-        cells = (str(rank), entry.name, where, f"{line.score:.1f}", _price(line.price), _seconds(line))
-        table.add_row(*map(Text, cells), Text("; ".join(line.reasons)))
-    Console().print(table)
+
+def _cells(line: "Line") -> tuple[str, ...]:
+    where = "here" if line.entry.local else line.entry.provider
+    return (line.entry.name, where, f"{line.score:.1f}", _price(line.price), _seconds(line))
 
 
 def _groups(ruled: "tuple[Ruled, ...]") -> None:

@@ -82,7 +82,7 @@ def _clear(ledger: "Ledger", job: str | None, cost: float | None, as_json: bool)
     if job is None:
         raise InvalidField("cost", cost, "only with --clear JOB")
     if cost is None:
-        raise InvalidField("clear", job, "with --cost DOLLARS, 0 if nothing was paid")
+        raise InvalidField("clear", job, "only with --cost DOLLARS (0 if nothing was paid)")
     ledger.clear(job, cost)
     typer.echo(json.dumps(_told(ledger.line(job))) if as_json else f"{job}: settled at {dollars(cost)}, as you say")
 

@@ -1,12 +1,15 @@
 """triptych make: from words to a file."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, Option
 
 from triptych.cli.flags import PICTURE, flagged
 from triptych.cli.options import DryRun, Json, Named, Out, Successor, Unpriced, Which
+
+if TYPE_CHECKING:
+    from triptych.types import Card
 
 __all__ = ["make"]
 
@@ -46,7 +49,7 @@ def make(
     elif model is not None and successor:
         model = followed(service, model, as_json)
     card = client.choose(service, model, wanted)
-    said |= {"trace": places.trace_kind(trace)} | ({"preview_every": PREVIEW} if preview else {})
+    said |= {"trace": places.trace_kind(trace)} | (_previews(card) if preview else {})
     said |= options.options(option or [], card, said)
     plan = places.plan(out, card.media)
     request = client.request(card, prompt, **said)
@@ -54,3 +57,13 @@ def make(
         foretold(service, [request], as_json)
         return
     produce.produce(service, service.submit(request, unpriced=unpriced), produce.Wish(plan, trace, as_json))
+
+
+def _previews(card: "Card") -> dict[str, Any]:
+    """The field by which a model shows what it is at. Raises RequestError where it has none."""
+    if "preview_every" in card.fields:
+        return {"preview_every": PREVIEW}
+    from triptych.errors import RequestError
+
+    own = "; it sends pictures on the way with --option partial_images=1" if "partial_images" in card.fields else ""
+    raise RequestError(f"--preview: {card.name} tells nothing of what it makes step by step{own}. Leave --preview out.")

@@ -20,6 +20,7 @@ from triptych.types import Artifact, dollars
 
 __all__ = ["Asking", "Wish", "produce"]
 
+CLEAR = "triptych costs --clear {} --cost DOLLARS"
 AGAIN = "Stopping after this step; Ctrl-C once more stops at once."
 
 
@@ -51,7 +52,7 @@ def produce(service: Service, start: Coroutine[Any, Any, Job], wish: Wish) -> No
     except Exception as problem:
         raise _told(problem, service, job.id) from problem.__cause__
     client.portal().call(service.release(job.id))
-    _print(made, paths, trace, wish)
+    _print(made, paths, trace, wish, service.owed(job.id))
 
 
 def _watch(service: Service, job_id: str, wish: Wish) -> Job:
@@ -164,12 +165,14 @@ def _told(problem: Exception, service: Service, job_id: str) -> Exception:
     kept = service.job(job_id).kept
     if kept:
         problem.add_note(f"Kept: {kept}. Go on with: triptych resume {job_id}")
+    elif service.owed(job_id):
+        problem.add_note(f"Once you know whether it was charged: {CLEAR.format(job_id)}")
     elif isinstance(problem, Cancelled):
         problem.add_note("Nothing was kept: no sample was finished.")
     return problem
 
 
-def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish) -> None:
+def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish, owed: bool) -> None:
     seeds = _seeds(made)
     if wish.as_json:
         told = {
@@ -191,7 +194,8 @@ def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish)
         typer.echo(str(path) if seed is None else f"{path}   seed {seed}")
     if trace is not None:
         typer.echo(f"{trace}   trace")
-    typer.echo(f"{made.seconds:.1f} s{_cost(made)}", err=True)
+    unknown = f", cost not known. Once you know: {CLEAR.format(made.job)}" if owed else ""
+    typer.echo(f"{made.seconds:.1f} s{_cost(made)}{unknown}", err=True)
 
 
 def _cost(made: client.Made) -> str:

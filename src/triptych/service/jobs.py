@@ -33,6 +33,7 @@ State = Literal[
 ]
 FORMAT = 2
 GOING = ("queued", "sending", "running")
+NAMED = 8  # jobs that are named where one is not known: the last ones
 
 
 @final
@@ -89,8 +90,9 @@ class Store:
 
     def read(self, id: str) -> Job:
         """Raises UnknownName, or FileProblem where the file is damaged or an input is gone."""
-        if id not in self.ids():
-            raise UnknownName("job", id, self.ids())
+        ids = self.ids()
+        if id not in ids:
+            raise UnknownName("job", id, ids[-NAMED:])
         path = self._path(id)
         try:
             entry = json.loads(files.read(path))

@@ -2,13 +2,14 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from concurrent.futures import Future, TimeoutError
-from typing import Any, TypeVar, final
+from functools import cache
+from typing import Any, Generic, TypeVar, final
 
 from triptych.service.jobs import Job
 
-__all__ = ["Portal"]
+__all__ = ["Once", "Portal"]
 
 T = TypeVar("T")
 LOOK = 0.2  # seconds between looks at signals while waiting: some systems tell of them in no other way
@@ -43,6 +44,20 @@ class Portal:
             if job is None:
                 return
             yield job
+
+
+@final
+class Once(Generic[T]):
+    """What is made when it is first asked for, and once, however many threads ask at that moment: `cache` alone would
+    make one for each of them, and a job that begins in one event loop is not heard of in another."""
+
+    def __init__(self, make: Callable[[], T]) -> None:
+        self._make, self._lock = cache(make), threading.RLock()
+        self.cache_clear = self._make.cache_clear
+
+    def __call__(self) -> T:
+        with self._lock:
+            return self._make()
 
 
 async def _next(jobs: AsyncIterator[Job]) -> Job | None:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, final
 
 from triptych.catalogue import kept, refresh
-from triptych.catalogue.entries import Entry, entries, use
+from triptych.catalogue.entries import Entry
 from triptych.catalogue.kept import Found
+from triptych.catalogue.known import entries, use
 from triptych.errors import BadAnswer, FileProblem, ProviderError
 from triptych.media import files
 from triptych.providers.wire import lists, tables

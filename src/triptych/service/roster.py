@@ -73,7 +73,9 @@ class Roster:
         for provider in self._providers.values():
             with suppress(UnknownName):
                 return provider, provider.card(model)
-        raise UnknownName("model", model, _nearest(model, [*self.cards(), *entries()]))
+        problem = UnknownName("model", model, _nearest(model, [*self.cards(), *entries()]))
+        problem.add_note("Those are the nearest; all of them: triptych models")
+        raise problem
 
     def living(self, model: str) -> tuple[Provider, Card, tuple[str, ...]]:
         """As `found`, with what has to be said of its age. Raises Gone too, where nobody can be asked for it."""

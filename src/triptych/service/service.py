@@ -188,6 +188,16 @@ class Service:
             with suppress(TriptychError):  # the files are there, whatever the ledger says
                 self._purse.ledger.filed(job_id, paths)
 
+    def owed(self, job_id: str) -> bool:
+        """Whether the ledger waits to be told what the job cost."""
+        if self._purse is None or self.job(job_id).price == FREE:
+            return False
+        try:
+            line = self._purse.ledger.line(job_id)
+        except TriptychError:  # it knows nothing of it
+            return False
+        return line.state == "in_doubt" or (line.state == "settled" and line.cost is None)
+
     def input(self, entry: Mapping[str, str]) -> Artifact | None:
         """A file that an earlier request brought along, by its hash; None where it is gone or has changed."""
         return self._store.input(entry)

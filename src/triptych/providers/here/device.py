@@ -55,7 +55,9 @@ def findings() -> list[Finding]:
     gpus = [torch.cuda.get_device_name(n) for n in range(torch.cuda.device_count())]
     gpus += ["Apple's GPU"] if torch.backends.mps.is_available() else []
     advice = "" if gpus else "a GPU makes large models many times faster; hosts of open weights have some"
-    device = Finding("device", bool(gpus) or None, ", ".join(gpus) or f"{torch.get_num_threads()} CPU threads", advice)
+    threads = torch.get_num_threads()
+    told = ", ".join(gpus) or f"{threads} CPU thread{'s' if threads > 1 else ''}"
+    device = Finding("device", bool(gpus) or None, told, advice)
     free = available(pick_device("auto"))
     return [device, Finding("memory", None, f"{free / 2**30:.1f} GiB free"), Finding("dtype", None, _told_dtype())]
 
