@@ -88,7 +88,7 @@ class Made:
 
     media: tuple[Media, ...]
     recipe: Mapping[str, Any]
-    cost: float  # US dollars
+    cost: float | None  # US dollars; None where nobody knows
     seconds: float
     warnings: tuple[str, ...] = ()
     trace: Media | None = None

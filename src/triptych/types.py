@@ -308,7 +308,7 @@ class Result:
 
     artifacts: tuple[Artifact, ...]
     recipe: Mapping[str, Any]
-    cost: float = 0.0
+    cost: float | None = 0.0  # None: nobody knows
     warnings: tuple[str, ...] = ()
     cost_from: Literal["", "usage", "list", "electricity"] = ""  # the vendor's answer, its price list, this machine
 

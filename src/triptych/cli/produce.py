@@ -200,4 +200,4 @@ def _print(made: client.Made, paths: list[Path], trace: Path | None, wish: Wish,
 
 def _cost(made: client.Made) -> str:
     told = {"usage": "told by the vendor", "list": "by the price list", "electricity": "of electricity"}
-    return f", {dollars(made.cost)} {told[made.cost_from]}" if made.cost_from else ""
+    return f", {dollars(made.cost or 0.0)} {told[made.cost_from]}" if made.cost_from else ""

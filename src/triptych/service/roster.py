@@ -7,8 +7,8 @@ from datetime import date
 from difflib import get_close_matches
 from typing import final
 
-from triptych.catalogue import Entry, entries
-from triptych.catalogue.lifecycle import alive, refuse, stale, successors, warning
+from triptych.catalogue import entries
+from triptych.catalogue.lifecycle import alive, refuse, stale, successors, warning, why
 from triptych.catalogue.names import meant
 from triptych.errors import Gone, UnknownName
 from triptych.providers import Finding, Provider
@@ -45,17 +45,12 @@ class Roster:
         """The card of what comes closest to a model that is gone, and can be asked today; the model's own where it is
         not gone. Raises UnknownName, Gone where nothing does."""
         entry = meant(model)
-        if entry is None or self._asked_here(entry):
+        if entry is None or (entry.provider in self._providers and alive(entry, date.today())):
             return self.found(model)[1]
         for one in successors(entry, date.today()):
             if one.provider in self._providers:
                 return self._providers[one.provider].card(one.name)
         raise Gone(f"{entry.title} is gone, and nothing is known in its place. See: triptych models --alive")
-
-    def _asked_here(self, entry: Entry) -> bool:
-        """Whether it lives, or a gateway is set up that may serve it."""
-        provider = self._providers.get(entry.provider)
-        return provider is not None and (alive(entry, date.today()) or provider.gateway())
 
     def found(self, model: str) -> tuple[Provider, Card]:
         """By a provider's prefix, a card's name, a name in the catalogue, a place. Raises UnknownName, Gone."""
@@ -85,7 +80,12 @@ class Roster:
             return provider, card, ()
         if not provider.gateway():
             refuse(entry, date.today())
-        told = (warning(entry, date.today()), stale(entry, date.today()))
+        gone = (
+            ""
+            if alive(entry, date.today())
+            else f"{entry.title} {why(entry, date.today())}; the base URL is asked for it"
+        )
+        told = (gone, warning(entry, date.today()), stale(entry, date.today()))
         return provider, card, tuple(filter(None, told))
 
 

@@ -66,8 +66,9 @@ def _recipe(vendor: str, card: Card, request: Request, made: list[Leaf]) -> dict
 
 def _cost(
     book: Book, request: Request, price: Callable[[Request], Price]
-) -> tuple[float, Literal["usage", "list", ""]]:
-    """What the answers say it cost, and what the list says of the rest that was made, or may have been."""
+) -> tuple[float | None, Literal["usage", "list", ""]]:
+    """What the answers say it cost, and what the list says of the rest that was made, or may have been; None where
+    nobody knows."""
     made = [leaf for leaf in book.leaves if leaf.made]
     told = sum(leaf.cost for leaf in book.leaves if leaf.cost is not None)
     lost = [leaf for leaf in book.leaves if leaf.sent == "doubt" or leaf.state == "expired"]
@@ -78,7 +79,7 @@ def _cost(
     try:
         return told + price(replace(request, count=untold)).most, "list"
     except PriceUnknown:
-        return 0.0, ""
+        return None, ""
 
 
 def _ended(leaf: Leaf, title: str) -> TriptychError:
