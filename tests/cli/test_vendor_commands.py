@@ -104,6 +104,9 @@ def test_a_budget_refuses_before_anything_is_sent(vendor, call, ask):
     assert "budget" in err
     assert vendor.requests == []
     assert ask("costs")[1]["calls"] == []
+    code, told = ask(*said, "--dry-run")
+    assert (code, "budget" in told["refused"]) == (0, True)
+    assert ask(*said[:5], "quality=low", "--dry-run")[1]["refused"] == ""
 
 
 def test_an_unknown_price_is_refused_unless_agreed_to(vendor, home, call):

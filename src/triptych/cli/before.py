@@ -19,14 +19,21 @@ def foretold(service: "Service", requests: Sequence[Request], as_json: bool) -> 
     one cannot be."""
     price, plan = sum((service.price(one) for one in requests), Price()), service.plan(requests[0])
     model, number = requests[0].model, sum(one.count for one in requests)
+    beyond = service.beyond(model, price)
     if as_json:
         told = {"least": price.most if price.least is None else price.least, "most": price.most, "exact": price.exact}
-        typer.echo(json.dumps({"model": model, "count": number, "price": {**told, "why": price.why}, "plan": plan}))
+        typer.echo(
+            json.dumps(
+                {"model": model, "count": number, "price": {**told, "why": price.why}, "plan": plan, "refused": beyond}
+            )
+        )
         return
     several = f" for {number}" if number > 1 else ""
     typer.echo(f"{model}: {price if price.most else 'free, on this machine'}{several}")
     if plan:
         typer.echo(plan)
+    if beyond:
+        typer.echo(f"It would be refused: {beyond}", err=True)
 
 
 def followed(service: "Service", model: str, as_json: bool) -> str:

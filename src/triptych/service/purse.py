@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Final, final
 
 from triptych.errors import (
@@ -11,6 +12,7 @@ from triptych.errors import (
     InDoubt,
     KeyRefused,
     NeedsAction,
+    OverBudget,
     ProviderError,
     RateLimited,
     RequestError,
@@ -42,6 +44,15 @@ class Purse:
         """Before anything is sent. price: None is unknown. Raises OverBudget, FileProblem."""
         if price != FREE:
             self.ledger.reserve(self._call(job), price, self.budgets())
+
+    def beyond(self, model: str, price: Price) -> str:
+        """Why a call of this price would be refused now; "" where it would not."""
+        try:
+            if price != FREE:
+                self.budgets().check(model, price, datetime.now(UTC), self.ledger.standing)
+        except OverBudget as problem:
+            return str(problem)
+        return ""
 
     def taken(self, job: Job) -> None:
         """The vendor has taken it in."""

@@ -80,6 +80,10 @@ class Service:
         provider, card, _ = self._roster.living(request.model)
         return provider.price(replace(request, model=card.name))
 
+    def beyond(self, model: str, price: Price) -> str:
+        """Why a budget would refuse a call of this price now; "" where none would."""
+        return "" if self._purse is None else self._purse.beyond(model, price)
+
     def plan(self, request: Request) -> str:
         """What the request takes of this machine, where that can be told; else "". Raises RequestError."""
         return self._roster.found(request.model)[0].plan(request)
