@@ -270,7 +270,7 @@ def test_after_a_restart(there, here, tmp_path):
     there._rules = [rule for rule in there._rules if "models" not in rule[1].pattern]
     result = watch(at(there, tmp_path / "nothing"), again(ticket))[-1]
     assert result.artifacts[0].mime == "video/mp4"
-    assert (result.cost, result.cost_from) == (0.0, "")
+    assert (result.cost, result.cost_from) == (None, "")
 
 
 def test_samples_are_asked_for_one_by_one_and_who_served_is_kept(there, here):
