@@ -293,7 +293,7 @@ def test_every_route_has_a_card_and_no_price_is_made_up(there, here):
     for provider, task in ROUTES:
         there._rules = []
         offers(there, task, **{provider: {}})
-        here._vendor._cards.clear()
+        here._vendor._shelf.known.clear()
         name = f"huggingface:{provider}/o/n"
         inputs = {"init": png()} if task.startswith("image") else {}
         with pytest.raises(PriceUnknown):

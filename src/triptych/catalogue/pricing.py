@@ -8,7 +8,7 @@ from triptych.catalogue.entries import PriceRow
 from triptych.errors import PriceUnknown
 from triptych.types import Price, Request, dollars
 
-__all__ = ["applies", "counted", "listed", "shown"]
+__all__ = ["applies", "counted", "listed", "several", "shown"]
 
 MEGAPIXEL = 2**20  # pixels: 1024 x 1024 is one
 MEASURED = "million_tokens"  # which only the answer tells
@@ -28,7 +28,7 @@ def listed(rows: Sequence[PriceRow], request: Request) -> Price:
 
 def applies(row: PriceRow, request: Request) -> bool:
     """Whether the request is as the row says: every field that it names has its value, or one of them."""
-    return all(_value(name, request) in _several(wanted) for name, wanted in row.when.items())
+    return all(_value(name, request) in several(wanted) for name, wanted in row.when.items())
 
 
 def counted(per: str, request: Request) -> float:
@@ -96,7 +96,8 @@ def _of(row: PriceRow) -> Price:
     return Price(row.most or 0.0, row.least, row.why)
 
 
-def _several(wanted: Any) -> list[Any]:
+def several(wanted: Any) -> list[Any]:
+    """A condition of a row as the values that it allows."""
     return wanted if isinstance(wanted, list) else [wanted]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, final
 
 from triptych.catalogue.entries import ABILITIES, Entry, PriceRow
-from triptych.catalogue.pricing import applies, listed
+from triptych.catalogue.pricing import applies, listed, several
 from triptych.errors import InvalidField, PriceUnknown, UnknownName
 from triptych.types import Artifact, Medium, Price, Request
 
@@ -95,7 +95,7 @@ def _words(entry: Entry, request: Request) -> Iterator[tuple[str, str]]:
     for row in entry.prices:
         for name, wanted in row.when.items():
             if name not in ("kind", "width", "height", "duration", *request.options):
-                yield from ((name, word) for word in _several(wanted) if word)
+                yield from ((name, word) for word in several(wanted) if word)
 
 
 def _request(entry: Entry, wish: Wish, medium: Medium) -> Request:
@@ -124,7 +124,7 @@ def _sized(entry: Entry, size: tuple[int, int] | None) -> dict[str, str]:
         return {}
     said: dict[str, str] = {}
     for name in SIZED:
-        words = {word for row in entry.prices for word in _several(row.when.get(name, "")) if word}
+        words = {word for row in entry.prices for word in several(row.when.get(name, "")) if word}
         if not words:
             continue
         enough = [(pixels, word) for word in words if (pixels := _pixels(word)) >= size[0] * size[1]]
@@ -166,7 +166,3 @@ def _ends(row: PriceRow) -> tuple[float, float]:
     if row.dollars is not None:
         return row.dollars, row.dollars
     return row.least or 0.0, row.most or 0.0
-
-
-def _several(wanted: Any) -> list[Any]:
-    return wanted if isinstance(wanted, list) else [wanted]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 from triptych.errors import BadAnswer, InvalidField, NotSetUp, ProviderError
 from triptych.providers.wire import tables
 from triptych.providers.wire.inputs import PICTURES, check_bytes, check_type, named, size
-from triptych.providers.wire.vendor import Answer, Link, Reply, encoded, explained, parsed, state_of
+from triptych.providers.wire.vendor import Answer, Link, Reply, complaint, encoded, explained, parsed, state_of
 from triptych.types import Artifact, Card, Price, Request, TicketState
 
 if TYPE_CHECKING:
@@ -322,13 +322,5 @@ def _words(reply: Reply) -> str:
         return reply.body.decode(errors="replace")
     detail = told.get("detail", told.get("message", told.get("error", told))) if isinstance(told, dict) else told
     if isinstance(detail, list):
-        return "; ".join(_place(one) for one in detail)
+        return "; ".join(complaint(one) for one in detail)
     return detail if isinstance(detail, str) else json.dumps(detail)
-
-
-def _place(one: Any) -> str:
-    if not isinstance(one, dict):
-        return str(one)
-    where = one.get("loc")
-    names = [str(name) for name in where if name != "body"] if isinstance(where, list) else []
-    return f"{'.'.join(names)}: {one.get('msg', one)}".removeprefix(": ")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, final
 
 from triptych.errors import InvalidField, ProviderError
 from triptych.providers.wire import tables
-from triptych.providers.wire.vendor import Answer, Data, Reply, check_medium, explained, parsed
+from triptych.providers.wire.vendor import Answer, Data, Reply, check_medium, complaint, explained, parsed
 from triptych.types import Card, Price, Request
 
 if TYPE_CHECKING:
@@ -194,7 +194,7 @@ def _words(reply: Reply) -> str:
     if detail is None:
         return reply.body.decode(errors="replace")
     if isinstance(detail, list):
-        return "; ".join(_place(one) for one in detail)
+        return "; ".join(complaint(one) for one in detail)
     if not isinstance(detail, dict):
         return str(detail)
     said = str(detail.get("message") or next(iter(_kinds(reply)), "") or json.dumps(detail))
@@ -209,11 +209,3 @@ def _suggestion(detail: Mapping[str, Any]) -> str:
             if place.get(name):
                 return place[name] if isinstance(place[name], str) else json.dumps(place[name])
     return ""
-
-
-def _place(one: Any) -> str:
-    if not isinstance(one, dict):
-        return str(one)
-    where = one.get("loc")
-    names = [str(name) for name in where if name != "body"] if isinstance(where, list) else []
-    return f"{'.'.join(names)}: {one.get('msg', one)}".removeprefix(": ")

@@ -52,7 +52,7 @@ class Fal:
     def __init__(self, account: "Callable[[], Account]") -> None:
         """account: read when a description is asked for."""
         self._account = account
-        self._cards: dict[str, Card] = {}
+        self._shelf = hosted.Shelf(NAME, PAGE, lambda parts: not parts.version, self._asked)
 
     def cards(self) -> Mapping[str, Card]:
         """None that can be told without asking."""
@@ -60,14 +60,7 @@ class Fal:
 
     def card(self, name: str) -> Card | None:
         """Asks once a process. Raises UnknownName, Unreachable, InvalidField."""
-        parts = hosted.named(name, NAME)
-        if parts is None or parts.version:
-            if name.startswith(f"{NAME}:"):
-                raise hosted.unknown(name, NAME, PAGE)
-            return None
-        if name not in self._cards:
-            self._cards[name] = self._asked(name, parts)
-        return self._cards[name]
+        return self._shelf.card(name)
 
     def batch(self, card: Card) -> int:
         return int(card.settings["batch"])

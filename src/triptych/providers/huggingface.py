@@ -67,7 +67,9 @@ class HuggingFace:
     def __init__(self, account: "Callable[[], Account]") -> None:
         """account: read when the Hub is asked for a model."""
         self._account = account
-        self._cards: dict[str, Card] = {}
+        self._shelf = hosted.Shelf(
+            NAME, PAGE, lambda parts: not parts.version and parts.id.count("/") <= 2, self._asked
+        )
 
     def cards(self) -> Mapping[str, Card]:
         """None that can be told without asking."""
@@ -75,14 +77,7 @@ class HuggingFace:
 
     def card(self, name: str) -> Card | None:
         """Asks the Hub once a process. Raises UnknownName, Unreachable, InvalidField, KeyRefused."""
-        parts = hosted.named(name, NAME)
-        if parts is None or parts.version or parts.id.count("/") > 2:
-            if name.startswith(f"{NAME}:"):
-                raise hosted.unknown(name, NAME, PAGE)
-            return None
-        if name not in self._cards:
-            self._cards[name] = self._asked(name, parts)
-        return self._cards[name]
+        return self._shelf.card(name)
 
     def batch(self, card: Card) -> int:
         return 1

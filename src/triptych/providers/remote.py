@@ -51,10 +51,6 @@ class Remote:
             raise UnknownName("model", name, self.cards())
         return found
 
-    def account(self) -> Account:
-        """As the user has set it up."""
-        return self._account()
-
     async def resolve(self, request: Request) -> Resolved:
         card = await asyncio.to_thread(self.card, request.model)
         sized, told = framed(card, request)

@@ -5,7 +5,7 @@ Nothing is cut to fit, and a value that is the host's own default is left out.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -17,7 +17,7 @@ from triptych.providers.hosted.ways import Way, parts, said
 from triptych.providers.wire import tables
 from triptych.types import Axis, Card, Field, Medium, Price, Request
 
-__all__ = ["Name", "body", "card", "check", "medium", "named", "price", "unknown"]
+__all__ = ["Name", "Shelf", "body", "card", "check", "medium", "named", "price", "unknown"]
 
 MOST = 16  # samples of one request here; as many requests as that takes go to the host
 HIDDEN = ("sync_mode", "webhook_url", "webhook")  # how the answer comes, which is not the user's to say
@@ -41,6 +41,27 @@ def named(name: str, vendor: str) -> Name | None:
     """A name that begins with the vendor's, in parts; None where it is none."""
     found = NAME.fullmatch(name.removeprefix(f"{vendor}:")) if name.startswith(f"{vendor}:") else None
     return None if found is None else Name(found["id"], found["version"] or "", found["told"] or "")
+
+
+@final
+class Shelf:
+    """The cards of one host, each asked for once a process."""
+
+    def __init__(self, vendor: str, page: str, fits: Callable[[Name], bool], ask: Callable[[str, Name], Card]) -> None:
+        """page: where its models are listed; fits: whether a name can be one of its; ask: what asks the host."""
+        self._vendor, self._page, self._fits, self._ask = vendor, page, fits, ask
+        self.known: dict[str, Card] = {}
+
+    def card(self, name: str) -> Card | None:
+        """None where it is no name of this host. Raises UnknownName, and what asking raises."""
+        parts = named(name, self._vendor)
+        if parts is None or not self._fits(parts):
+            if name.startswith(f"{self._vendor}:"):
+                raise unknown(name, self._vendor, self._page)
+            return None
+        if name not in self.known:
+            self.known[name] = self._ask(name, parts)
+        return self.known[name]
 
 
 def unknown(name: str, vendor: str, page: str) -> UnknownName:

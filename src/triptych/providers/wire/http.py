@@ -113,7 +113,7 @@ class Wire:
         """A path below the base URL, or a whole URL as it is."""
         return path if SCHEME.match(path) else f"{self.account.base_url.rstrip('/')}/{path.lstrip('/')}"
 
-    async def pay(self, path: str, *, method: str = "POST", **said: Any) -> Reply:
+    async def pay(self, path: str, **said: Any) -> Reply:
         """Sends a request that costs, once. said: json, parts, params, headers.
 
         Raises InDoubt where it may have been taken in, Unreachable where it was certainly not, and what `explain` says.
@@ -121,7 +121,7 @@ class Wire:
         for attempt in range(self._pace.tries):
             last = attempt + 1 == self._pace.tries
             try:
-                response = await self._open.send(self._built(method, **await self._said(path, **said)))
+                response = await self._open.send(self._built("POST", **await self._said(path, **said)))
             except UNSENT as problem:
                 if last:
                     raise self._unreachable(path, problem) from None

@@ -30,6 +30,7 @@ __all__ = [
     "Part",
     "Reply",
     "Vendor",
+    "complaint",
     "check_medium",
     "decoded",
     "encoded",
@@ -218,6 +219,15 @@ def explained(
             return RateLimited(f"{said}. Wait a little, or ask for less at once.")
         case _:
             return ProviderError(f"{said}.")
+
+
+def complaint(one: Any) -> str:
+    """One of the {loc, msg} by which an interface says what is wrong with a body: where, and what."""
+    if not isinstance(one, dict):
+        return str(one)
+    where = one.get("loc")
+    names = [str(name) for name in where if name != "body"] if isinstance(where, list) else []
+    return f"{'.'.join(names)}: {one.get('msg', one)}".removeprefix(": ")
 
 
 def state_of(vendor: str, word: str, known: Mapping[str, TicketState]) -> TicketState:
