@@ -39,7 +39,23 @@ PREFIXES: Final = {
     "text_encoder_3": T5_NAMES,
 }  # of files of small changes
 TOWERS: Final = {"text_encoder": CLIP_L, "text_encoder_2": CLIP_G, "text_encoder_3": replace(T5, silent=True)}
-OURS: Final = "x_embedder.proj.weight"  # a name that only its authors give
+PUBLISHED: Final = {  # of what tells the shape: the names that its authors give
+    "patches": "x_embedder.proj.weight",
+    "blocks": "joint_blocks",
+    "places": "pos_embed",
+    "norm": "x_block.attn.ln_q.weight",
+    "second": "x_block.attn2.qkv.weight",
+    "vector": "y_embedder.mlp.0.weight",
+}
+DIFFUSERS: Final = {
+    "patches": "pos_embed.proj.weight",
+    "blocks": "transformer_blocks",
+    "places": "pos_embed.pos_embed",
+    "norm": "attn.norm_q.weight",
+    "second": "attn2.to_q.weight",
+    "vector": "time_text_embed.text_embedder.linear_1.weight",
+}
+OURS: Final = PUBLISHED["patches"]  # a name that only its authors give
 HEAD: Final = 64  # channels of each head, in every published one
 PENULTIMATE: Final = 2  # the layer of CLIP's towers that the network attends to
 
@@ -68,8 +84,8 @@ def load(card: Card, device: str, dtype: str) -> Model:
 def _shape(tensors: Tensors, config: Mapping[str, Any]) -> Shape:
     """What the configuration beside a network says of it, or else names and shapes. Raises WeightsError."""
     if OURS in tensors.places:
-        return shape_in(tensors)
-    return shape_of(config) if "num_layers" in config else shape_named(tensors)
+        return shape_in(tensors, PUBLISHED)
+    return shape_of(config) if "num_layers" in config else shape_in(tensors, DIFFUSERS)
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
@@ -87,37 +103,20 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def shape_in(tensors: Tensors) -> Shape:
-    """What names and shapes of the published layout say of it."""
-    width, channels, *_ = tensors.shape("x_embedder.proj.weight")
+def shape_in(tensors: Tensors, layout: Mapping[str, str]) -> Shape:
+    """What names and shapes say of it. layout: the names of what tells, PUBLISHED or DIFFUSERS."""
+    width, channels, *_ = tensors.shape(layout["patches"])
     names = tensors.names()
     return Shape(
-        depth=blocks_in(tensors, "joint_blocks"),
+        depth=blocks_in(tensors, layout["blocks"]),
         width=width,
         heads=width // HEAD,
-        side=isqrt(tensors.shape("pos_embed")[1]),
-        normed=any(name.endswith("x_block.attn.ln_q.weight") for name in names),
-        dual=sum(name.endswith("x_block.attn2.qkv.weight") for name in names),
+        side=isqrt(tensors.shape(layout["places"])[1]),
+        normed=any(name.endswith(layout["norm"]) for name in names),
+        dual=sum(name.endswith(layout["second"]) for name in names),
         channels=channels,
         context=tensors.shape("context_embedder.weight")[1],
-        vector=tensors.shape("y_embedder.mlp.0.weight")[1],
-    )
-
-
-def shape_named(tensors: Tensors) -> Shape:
-    """What names and shapes of diffusers' layout say of it."""
-    width, channels, *_ = tensors.shape("pos_embed.proj.weight")
-    names = tensors.names()
-    return Shape(
-        depth=blocks_in(tensors, "transformer_blocks"),
-        width=width,
-        heads=width // HEAD,
-        side=isqrt(tensors.shape("pos_embed.pos_embed")[1]),
-        normed=any(name.endswith("attn.norm_q.weight") for name in names),
-        dual=sum(name.endswith("attn2.to_q.weight") for name in names),
-        channels=channels,
-        context=tensors.shape("context_embedder.weight")[1],
-        vector=tensors.shape("time_text_embed.text_embedder.linear_1.weight")[1],
+        vector=tensors.shape(layout["vector"])[1],
     )
 
 
